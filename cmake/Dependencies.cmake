@@ -9,7 +9,9 @@ find_library(TEMPERA_WEBP webp REQUIRED)
 find_package(JPEG REQUIRED)
 
 # oneDNN: a row of the kernel table; without it the project's own kernels serve.
-find_package(dnnl CONFIG QUIET)
+# (Debian's package file wants OpenCL, which the CPU engine does not need: so no find_package.)
+find_library(TEMPERA_DNNL dnnl)
+find_path(TEMPERA_DNNL_INCLUDE dnnl.hpp)
 
 # LibTorch 2.x: own imported targets, because the wheel's package file wants a CUDA toolkit that the CPU build does not need.
 set(TEMPERA_TORCH_ROOT "${PROJECT_SOURCE_DIR}/.deps/libtorch/torch" CACHE PATH
