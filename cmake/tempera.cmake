@@ -11,6 +11,7 @@ endfunction()
 function(tempera_use_torch_ target)
   target_link_libraries(${target} PUBLIC tempera_torch)
   if(TEMPERA_PCH)
+    target_compile_options(${target} PRIVATE -fPIC)  # programs too: the header was precompiled so
     target_precompile_headers(${target} REUSE_FROM tempera_torch_pch)
   endif()
 endfunction()

@@ -1,0 +1,1 @@
+#include "nn/torch_pch.h"
