@@ -1,0 +1,116 @@
+// Model families: one definition each, as a program of units over values.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <deque>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "base/status.h"
+#include "nn/context.h"
+#include "nn/params.h"
+#include "nn/slot.h"
+
+namespace tempera {
+
+// A unit of a network: what is reconstructed together, saved as one checkpoint, and run as one step of the program.
+// Values are numbered; value 0 is the network's input, each unit writes one new value.
+struct Unit {
+  std::string name;                // "down_blocks.0.resnets.0"
+  std::string group;               // block group of metrics: "in", "down", "mid", "up", "out"
+  std::vector<int> inputs;         // values that it reads
+  int output = 0;                  // the value that it writes
+  std::vector<nn::Slot*> slots;    // in execution order, those of the time path in it too
+  std::function<at::Tensor(nn::ForwardContext&, const std::vector<at::Tensor>&)> run;
+};
+
+// What the network takes and gives.
+struct DenoiserInfo {
+  std::string family;              // "unet"
+  int64_t in_channels = 0, out_channels = 0;
+  int64_t height = 0, width = 0;   // 0: the configuration does not say
+  int64_t classes = 0;             // class labels 0 .. classes - 1; 0: unconditional
+  std::vector<std::string> block_groups;  // the closed set of metric labels
+};
+
+// A denoising network. Structure and float weights are fixed at build; slots change state only while no pass runs.
+class Denoiser {
+ public:
+  virtual ~Denoiser() = default;
+  Denoiser() = default;
+  Denoiser(const Denoiser&) = delete;
+  Denoiser& operator=(const Denoiser&) = delete;
+
+  const DenoiserInfo& info() const { return info_; }
+  std::deque<nn::Slot>& slots() { return slots_; }
+  const std::deque<nn::Slot>& slots() const { return slots_; }
+  nn::Slot* FindSlot(std::string_view name);
+  const std::vector<Unit>& units() const { return units_; }
+  at::Device device() const { return device_; }
+  // Bytes of parameters that are in no slot (norms, embeddings), as f32.
+  int64_t other_bytes() const { return other_bytes_; }
+  // Every parameter of the model by its state-dict name (those that its slots have let go of, too).
+  const std::map<std::string, at::Tensor>& parameters() const { return parameters_; }
+
+  // The network's output for x: [B, C, H, W] f32 with ctx.timestep and ctx.label set for the B rows.
+  at::Tensor Forward(nn::ForwardContext& ctx, const at::Tensor& x) const;
+  // Runs the layers of the time path alone and returns every temporal feature, [B, N_i] each, in execution order of
+  // the layers that make them; x plays no part. Names of those layers: temporal_slots().
+  virtual std::vector<at::Tensor> TemporalFeatures(nn::ForwardContext& ctx) const = 0;
+  // The layers whose outputs are TemporalFeatures.
+  const std::vector<nn::Slot*>& temporal_slots() const { return temporal_slots_; }
+  // The other layers of the time path, in execution order.
+  const std::vector<nn::Slot*>& temporal_trunk() const { return temporal_trunk_; }
+
+ protected:
+  // After the units are listed: when each value is last read.
+  void FinishProgram();
+
+  DenoiserInfo info_;
+  std::deque<nn::Slot> slots_;
+  std::vector<Unit> units_;
+  std::vector<nn::Slot*> temporal_slots_, temporal_trunk_;
+  std::map<std::string, at::Tensor> parameters_;
+  at::Device device_ = at::kCPU;
+  int64_t other_bytes_ = 0;
+
+ private:
+  std::vector<int> last_use_;
+};
+
+// One row a family.
+struct ModelFamily {
+  const char* name;        // "unet"
+  const char* class_name;  // "_class_name" in the network's config.json: "UNet2DModel"
+  const char* folder;      // "unet", "transformer"
+  Result<std::unique_ptr<Denoiser>> (*build)(const Json& config, const std::string& label, nn::Params& params);
+};
+const std::vector<ModelFamily>& Families();
+
+// The network of `config` ("config.json" of its folder, `label` names it in errors) with parameters from `params`.
+// Every parameter of the source must have its place (params.Finish is part of it). InvalidArgument names field or tensor.
+Result<std::unique_ptr<Denoiser>> BuildDenoiser(const Json& config, const std::string& label, nn::Params& params);
+
+// A diffusers folder, read: model_index.json, the network's configuration and the scheduler's; weights are mapped, not
+// yet read. Errors name files relative to the folder.
+struct ModelFolder {
+  std::filesystem::path path;
+  std::string name;               // last component of the path
+  std::string pipeline;           // "_class_name" of model_index.json: "DDPMPipeline", "DDIMPipeline"
+  Json network_config;
+  std::string network_label;      // "unet/config.json"
+  Json scheduler_config;
+  std::vector<std::string> class_names;  // from labels.json beside model_index.json, if there is one
+  std::shared_ptr<const WeightSource> weights;
+  // Of the network's and scheduler's configurations and the weights' bytes.
+  Result<std::string> Digest() const;
+};
+Result<ModelFolder> OpenModelFolder(const std::filesystem::path& path);
+
+}  // namespace tempera

@@ -1,0 +1,55 @@
+// What a forward pass carries beside its tensors. A pass never changes the model: everything that varies is in here.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <string_view>
+#include <vector>
+
+#include "nn/slot.h"
+
+namespace tempera::nn {
+
+// Sees values as they are computed. Called on the lane of the pass.
+class Listener {
+ public:
+  virtual ~Listener() = default;
+  virtual void OnSlot(const Slot&, const at::Tensor& /*input*/, const at::Tensor& /*output*/) {}
+  // Values with a name of their own: "time_proj", "emb" ...
+  virtual void OnValue(std::string_view /*name*/, const at::Tensor&) {}
+};
+
+// Takes ranges in State::kObserve, before the input is quantized.
+class Observer {
+ public:
+  virtual ~Observer() = default;
+  virtual void OnInput(const Slot& slot, size_t part, const at::Tensor& x, const ForwardContext& ctx) = 0;
+};
+
+// Gives temporal features instead of the layers, or beside them.
+class FeatureSource {
+ public:
+  virtual ~FeatureSource() = default;
+  // The feature of `slot` for every row, [B, N] f32. `compute` runs the layers for all rows: call it only if some row
+  // needs it.
+  virtual at::Tensor Get(const Slot& slot, const ForwardContext& ctx, const std::function<at::Tensor()>& compute) = 0;
+};
+
+// One pass over a batch; rows may be at different steps.
+struct ForwardContext {
+  std::vector<int64_t> step;     // [B] step ordinal of each row: indexes per-step ranges; empty: no slot needs it
+  at::Tensor timestep;           // [B] f32, tau
+  at::Tensor label;              // [B] i64 class labels, or undefined
+  std::vector<int64_t> classes;  // the same labels, for table look-ups; empty when unconditional
+  Listener* listener = nullptr;
+  Observer* observer = nullptr;
+  FeatureSource* features = nullptr;
+  at::Tensor embedding;          // the time embedding, made on first use
+  int64_t temporal_macs = 0;     // multiplications of the time layers in this pass
+
+  int64_t rows() const { return timestep.size(0); }
+};
+
+}  // namespace tempera::nn

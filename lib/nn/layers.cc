@@ -1,0 +1,123 @@
+#include "nn/layers.h"
+
+#include <ATen/Functions.h>
+
+#include <cmath>
+
+namespace tempera::nn {
+
+Result<Activation> FindActivation(std::string_view name) {
+  if (name == "silu" || name == "swish") return Activation([](const at::Tensor& x) { return at::silu(x); });
+  if (name == "mish") return Activation([](const at::Tensor& x) { return at::mish(x); });
+  if (name == "gelu") return Activation([](const at::Tensor& x) { return at::gelu(x); });
+  if (name == "relu") return Activation([](const at::Tensor& x) { return at::relu(x); });
+  return InvalidArgument("act_fn is not supported, got \"", name, "\", want silu, swish, mish, gelu or relu");
+}
+
+Slot* Builder::Add(Slot slot, int64_t split) {
+  if (slot.role == Role::kMatmul) {
+    slot.parts.resize(2);
+  } else if (split > 0) {
+    slot.parts.resize(2);
+    slot.parts[0].channels = split;
+    slot.parts[1].begin = split;
+    slot.parts[1].channels = slot.in_channels - split;
+  } else {
+    slot.parts.resize(1);
+    slot.parts[0].channels = slot.in_channels;
+  }
+  slots_.push_back(std::move(slot));
+  return &slots_.back();
+}
+
+Slot* Builder::Conv(const std::string& name, Role role, int64_t in, int64_t out, int64_t kernel, int64_t stride,
+                    std::array<int64_t, 4> pad, int64_t split) {
+  Slot slot;
+  slot.name = name;
+  slot.role = role;
+  slot.out_channels = out;
+  slot.in_channels = in;
+  slot.kh = slot.kw = kernel;
+  slot.stride = stride;
+  slot.pad = pad;
+  const int64_t fan_in = in * kernel * kernel;
+  slot.weight = params_.Take(name + ".weight", {out, in, kernel, kernel}, Params::Init::kUniform, fan_in);
+  slot.bias = params_.Take(name + ".bias", {out}, Params::Init::kUniform, fan_in);
+  return Add(std::move(slot), split);
+}
+
+Slot* Builder::Linear(const std::string& name, Role role, int64_t in, int64_t out, bool bias) {
+  Slot slot;
+  slot.name = name;
+  slot.role = role;
+  slot.linear = true;
+  slot.out_channels = out;
+  slot.in_channels = in;
+  slot.weight = params_.Take(name + ".weight", {out, in}, Params::Init::kUniform, in);
+  if (bias) slot.bias = params_.Take(name + ".bias", {out}, Params::Init::kUniform, in);
+  return Add(std::move(slot), 0);
+}
+
+Slot* Builder::Matmul(const std::string& name) {
+  Slot slot;
+  slot.name = name;
+  slot.role = Role::kMatmul;
+  return Add(std::move(slot), 0);
+}
+
+GroupNorm::GroupNorm(Params& params, const std::string& name, int64_t channels, int64_t num_groups, double epsilon)
+    : groups(num_groups), eps(epsilon) {
+  if (num_groups < 1 || channels % num_groups != 0) {
+    params.Fail(InvalidArgument("config.json: norm_num_groups does not fit ", name, ", got ", num_groups, " groups for ",
+                                channels, " channels, want a divisor"));
+    return;
+  }
+  weight = params.Take(name + ".weight", {channels}, Params::Init::kOnes);
+  bias = params.Take(name + ".bias", {channels}, Params::Init::kZeros);
+}
+
+at::Tensor GroupNorm::operator()(const at::Tensor& x) const { return at::group_norm(x, groups, weight, bias, eps); }
+
+PixelAttention::PixelAttention(Builder& b, const std::string& name, int64_t channels, int64_t head_dim,
+                               int64_t norm_groups, double eps, double rescale_factor)
+    : rescale(rescale_factor) {
+  if (head_dim < 1 || channels % head_dim != 0) {
+    b.params().Fail(InvalidArgument("config.json: attention_head_dim does not fit ", name, ", got ", head_dim, " for ",
+                                    channels, " channels, want a divisor"));
+    return;
+  }
+  heads = channels / head_dim;
+  scale = 1.0 / std::sqrt(static_cast<double>(head_dim));
+  if (norm_groups > 0) norm.emplace(b.params(), name + ".group_norm", channels, norm_groups, eps);
+  // Checkpoints from before diffusers 0.17 name the projections query, key, value and proj_attn.
+  const auto projection = [&](const char* now, const char* before) {
+    const std::string old_name = name + "." + before;
+    return b.Linear(b.params().Has(old_name + ".weight") ? old_name : name + "." + now, Role::kLinear, channels, channels);
+  };
+  to_q = projection("to_q", "query");
+  to_k = projection("to_k", "key");
+  to_v = projection("to_v", "value");
+  scores = b.Matmul(name + ".scores");
+  values = b.Matmul(name + ".values");
+  to_out = projection("to_out.0", "proj_attn");
+}
+
+at::Tensor PixelAttention::operator()(ForwardContext& ctx, const at::Tensor& x) const {
+  const int64_t batch = x.size(0), channels = x.size(1), pixels = x.size(2) * x.size(3);
+  at::Tensor h = norm ? (*norm)(x) : x;
+  h = h.reshape({batch, channels, pixels}).transpose(1, 2).contiguous();  // [B, T, C]
+  const auto split = [&](const at::Tensor& t) { return t.view({batch, pixels, heads, channels / heads}).transpose(1, 2); };
+  const at::Tensor q = split(Run(*to_q, ctx, h)), k = split(Run(*to_k, ctx, h)), v = split(Run(*to_v, ctx, h));
+  at::Tensor mixed;
+  if (scores->state == State::kFloat || scores->activation_bits == 0) {
+    mixed = at::scaled_dot_product_attention(q, k, v, {}, 0.0, false, scale);
+  } else {
+    const at::Tensor weights = at::softmax(RunMatmul(*scores, ctx, q, k) * scale, -1);
+    mixed = RunMatmul(*values, ctx, weights, v.transpose(-1, -2));
+  }
+  mixed = mixed.transpose(1, 2).reshape({batch, pixels, channels});
+  const at::Tensor out = Run(*to_out, ctx, mixed).transpose(1, 2).reshape(x.sizes());
+  return (out + x) / rescale;
+}
+
+}  // namespace tempera::nn
