@@ -81,6 +81,10 @@ struct NewJob {
   std::string method;
 };
 
+// The one function that changes a state; end_ms is set with a terminal one. FailedPrecondition for a move
+// that is not in the table: the job stays as it was.
+Status MoveJob(Job& job, JobState to, int64_t now_ms);
+
 // An alias is 1 to 128 letters, digits, '.', '_', '-' beginning with a letter or digit, with at most one ':'
 // inside that is not at an end ("emoji:stable"). What reads as an artifact id or a prefix of one (12 to 64
 // lower-case hexadecimal digits) is refused.

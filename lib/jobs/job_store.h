@@ -50,18 +50,18 @@ struct Heart {
 // How a holder ends a job. `state` is a terminal one.
 struct Outcome {
   JobState state = JobState::kFailed;
-  Status error;             // FAILED and REJECTED
-  std::string artifact_id;  // SUCCEEDED
+  Status error = {};             // FAILED and REJECTED
+  std::string artifact_id = {};  // SUCCEEDED
 };
 
 struct JobQuery {
   // A conjunction (AIP-160 subset), empty: all. `state = RUNNING`, `model = "faces"`, `method = tfmq`, `name
   // = "a:b"`, `labels.team = "x"`, `create_time >= "2026-01-31T00:00:00Z"` (also <, <=, >), joined by AND.
   // `=` and `!=` for the rest.
-  std::string filter;
-  std::string order_by;    // "create_time desc" (default) or "create_time"
-  int64_t page_size = 50;  // 1 to 1000
-  std::string page_token;  // opaque; of the same filter and order, else InvalidArgument
+  std::string filter = {};
+  std::string order_by = {};    // "create_time desc" (default) or "create_time"
+  int64_t page_size = 50;       // 1 to 1000
+  std::string page_token = {};  // opaque; of the same filter and order, else InvalidArgument
 };
 
 struct JobPage {
@@ -80,7 +80,7 @@ struct AliasMove {
   std::string name;
   std::string artifact_id;  // empty: the alias is removed
   // Where it must point now, "" = it must not exist: Aborted otherwise. Unset: anywhere.
-  std::optional<std::string> expected;
+  std::optional<std::string> expected = {};
 };
 
 struct Changes {
@@ -133,7 +133,7 @@ class JobStore {
   // Jobs changed after revision `since`, at most `limit`. Deleted ones are not told: Get says NotFound.
   virtual Result<Changes> ChangedSince(int64_t since, int64_t limit) = 0;
 
-  // For workers. Claim ends leases that ran out, then takes the oldest job that waits, if any.
+  // For workers. Takes the oldest job that waits, if any; Sweep brings back those of dead workers.
   virtual Result<std::optional<Claimed>> Claim(const std::string& worker,
                                                std::chrono::milliseconds lease) = 0;
   // Extends the lease and records progress when given. Aborted: the lease is lost, stop at once.
@@ -144,7 +144,8 @@ class JobStore {
   // Gives the job back to the queue (a CANCELLING one is CANCELLED), not to be claimed before `delay`.
   // `reason` not OK counts as a fruitless attempt, OK (a drain) does not. Aborted as above.
   virtual Result<Job> Release(const Lease& lease, const Status& reason, std::chrono::milliseconds delay) = 0;
-  // Ends leases that ran out and forgets old keys and old terminal jobs.
+  // Ends leases that ran out and forgets old keys and old terminal jobs. Cheap when there is nothing to do:
+  // every worker and server calls it often.
   virtual Result<Swept> Sweep() = 0;
 
   // Names for artifacts. `key` as in Create: a repeated request gets the earlier answer.

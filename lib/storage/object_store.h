@@ -31,15 +31,16 @@ struct StoredObject {
 
 // When a Put may happen. Both unset: always.
 struct PutCondition {
-  bool if_absent = false;              // else AlreadyExists
-  std::optional<std::string> if_etag;  // the object's etag now, else Aborted (an absent object: Aborted too)
+  bool if_absent = false;  // else AlreadyExists
+  std::optional<std::string> if_etag =
+      {};  // the object's etag now, else Aborted (an absent object: Aborted too)
 };
 
 struct ObjectQuery {
-  std::string prefix;  // of the key, byte by byte: "artifacts/12ab"; empty: all
-  bool fold = false;   // keys that agree up to the next '/' after the prefix become one entry in `folders`
-  std::string page_token;  // from the page before; empty: the first
-  int64_t limit = 1000;    // 1 to 1000 entries, objects and folders together
+  std::string prefix = {};  // of the key, byte by byte: "artifacts/12ab"; empty: all
+  bool fold = false;  // keys that agree up to the next '/' after the prefix become one entry in `folders`
+  std::string page_token = {};  // from the page before; empty: the first
+  int64_t limit = 1000;         // 1 to 1000 entries, objects and folders together
 };
 
 struct ObjectPage {
