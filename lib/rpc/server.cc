@@ -1,0 +1,158 @@
+#include "rpc/server.h"
+
+#include <google/protobuf/descriptor.h>
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/support/server_interceptor.h>
+
+#include <atomic>
+
+#include "base/call.h"
+#include "rpc/status_map.h"
+
+namespace tempera::rpc {
+namespace {
+
+std::string_view CodeClass(grpc::StatusCode code) {
+  switch (code) {
+    case grpc::StatusCode::OK:
+      return "ok";
+    case grpc::StatusCode::UNKNOWN:
+    case grpc::StatusCode::DEADLINE_EXCEEDED:
+    case grpc::StatusCode::UNIMPLEMENTED:
+    case grpc::StatusCode::INTERNAL:
+    case grpc::StatusCode::UNAVAILABLE:
+    case grpc::StatusCode::DATA_LOSS:
+      return "server_error";
+    default:
+      return "client_error";
+  }
+}
+
+// Lives as long as one call: counts it, and sees to it that every error carries details, also those that gRPC makes (a
+// message that cannot be parsed).
+class CallCounter final : public grpc::experimental::Interceptor {
+ public:
+  CallCounter(Metrics& metrics, std::string method) : metrics_(metrics), method_(std::move(method)) {
+    metrics_.requests_in_flight.Add(1, method_);
+  }
+  ~CallCounter() override {
+    metrics_.requests_in_flight.Add(-1, method_);
+    metrics_.requests.Add(1, method_, CodeName(code_));
+    metrics_.request_seconds.Observe(
+        std::chrono::duration<double>(CallScope::Clock::now() - start_).count(), method_,
+        CodeClass(static_cast<grpc::StatusCode>(code_.load())));
+  }
+  void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
+    using grpc::experimental::InterceptionHookPoints;
+    if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_STATUS)) {
+      const grpc::Status status = methods->GetSendStatus();
+      code_ = status.error_code();
+      if (!status.ok() && status.error_details().empty()) methods->ModifySendStatus(ToGrpc(FromGrpc(status)));
+    }
+    methods->Proceed();
+  }
+
+ private:
+  Metrics& metrics_;
+  const std::string method_;
+  const CallScope::Clock::time_point start_ = CallScope::Clock::now();
+  std::atomic<int> code_ = grpc::StatusCode::CANCELLED;  // what a call ends with that never sent a status
+};
+
+class CallCounterFactory final : public grpc::experimental::ServerInterceptorFactoryInterface {
+ public:
+  CallCounterFactory(Metrics& metrics, std::set<std::string, std::less<>> known)
+      : metrics_(metrics), known_(std::move(known)) {}
+  grpc::experimental::Interceptor* CreateServerInterceptor(grpc::experimental::ServerRpcInfo* info) override {
+    std::string_view method = info->method() == nullptr ? "" : info->method();
+    if (method.starts_with('/')) method.remove_prefix(1);
+    // Clients can name any method: those that nobody offers share one label.
+    return new CallCounter(metrics_, known_.contains(method) ? std::string(method) : "unknown");
+  }
+
+ private:
+  Metrics& metrics_;
+  const std::set<std::string, std::less<>> known_;
+};
+
+// The methods on offer, as "tempera.v1.GenerationService/Generate"; ours get their zero series.
+std::set<std::string, std::less<>> TouchMethods(Metrics& metrics) {
+  std::set<std::string, std::less<>> known{"grpc.health.v1.Health/Check", "grpc.health.v1.Health/Watch",
+                                           "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"};
+  const auto* pool = google::protobuf::DescriptorPool::generated_pool();
+  for (const char* file_name : {"tempera/v1/quantization.proto", "tempera/v1/artifact.proto",
+                                "tempera/v1/generation.proto", "tempera/v1/model.proto",
+                                "google/longrunning/operations.proto"}) {
+    const auto* file = pool->FindFileByName(file_name);
+    if (file == nullptr) continue;
+    for (int s = 0; s < file->service_count(); ++s) {
+      const auto* service = file->service(s);
+      for (int m = 0; m < service->method_count(); ++m) {
+        const std::string method = Cat(service->full_name(), "/", service->method(m)->name());
+        metrics.requests.Touch(method, "OK");
+        metrics.requests_in_flight.Touch(method);
+        known.insert(method);
+      }
+    }
+  }
+  return known;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Server>> Server::Start(const ServerOptions& options,
+                                              const std::vector<grpc::Service*>& services, Metrics& metrics) {
+  std::set<std::string, std::less<>> known = TouchMethods(metrics);
+  grpc::EnableDefaultHealthCheckService(true);
+  if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+
+  std::unique_ptr<Server> server(new Server);
+  grpc::ServerBuilder builder;
+  const auto seconds_ms = [](std::chrono::seconds s) {
+    return static_cast<int>(std::chrono::duration_cast<std::chrono::milliseconds>(s).count());
+  };
+  builder.SetMaxReceiveMessageSize(options.max_receive_bytes);
+  builder.SetMaxSendMessageSize(options.max_send_bytes);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_concurrent_streams);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 60'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 30'000);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, 15 * 60'000);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, seconds_ms(options.max_connection_age));
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, 24 * 3600'000);
+  // Two servers on one port would share its calls between them.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &server->port_);
+  for (grpc::Service* service : services) builder.RegisterService(service);
+  std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> interceptors;
+  interceptors.push_back(std::make_unique<CallCounterFactory>(metrics, std::move(known)));
+  builder.experimental().SetInterceptorCreators(std::move(interceptors));
+  server->server_ = builder.BuildAndStart();
+  if (server->server_ == nullptr || server->port_ == 0)
+    return Unavailable("listen ", options.listen, ": cannot bind the address (in use, or not one of this machine)");
+  return server;
+}
+
+Server::~Server() {
+  if (server_ != nullptr) Shutdown(std::chrono::system_clock::now());
+}
+
+std::shared_ptr<grpc::Channel> Server::InProcessChannel() { return server_->InProcessChannel(grpc::ChannelArguments()); }
+
+void Server::SetServing(const std::string& name, bool serving) {
+  server_->GetHealthCheckService()->SetServingStatus(name, serving);
+}
+
+// Shutdown() of the health service keeps every name NOT_SERVING, whatever is set later.
+void Server::Drain() { server_->GetHealthCheckService()->Shutdown(); }
+
+void Server::Shutdown(std::chrono::system_clock::time_point deadline) {
+  if (down_) return;
+  down_ = true;
+  server_->Shutdown(deadline);
+  server_->Wait();
+}
+
+}  // namespace tempera::rpc
