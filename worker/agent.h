@@ -25,6 +25,12 @@ struct DataFolder {
   std::filesystem::path cache() const { return root / "cache"; }  // artifacts of a store that is not a folder
 };
 
+// The folder that a job's model names: an absolute path or file:///path, real and inside one of `roots`. The
+// server resolves it to validate, the worker again to read. InvalidArgument, PermissionDenied or NotFound
+// name it as given.
+Result<std::filesystem::path> ResolveModelFolder(const std::string& model,
+                                                 const std::vector<std::filesystem::path>& roots);
+
 // RunQuantizeJob and QuantSpec::FromJson, or a test's own.
 using ComputeJob = std::function<Result<QuantizeJobOutput>(const CallScope&, const QuantizeJobInput&, Lanes&,
                                                            const std::function<void(const JobProgress&)>&)>;
@@ -38,13 +44,12 @@ struct AgentOptions {
   std::chrono::milliseconds poll{500};  // how often an idle worker asks for a job, a busy one for a cancel
 };
 
-// What happens in an agent, for metrics. Calls come from its threads, one at a time; they must be quick.
+// What happens in an agent, for metrics. Calls come from several of its threads: thread-safe and quick.
 class AgentObserver {
  public:
   virtual ~AgentObserver() = default;
-  virtual void OnLeaseHeld(bool held) = 0;  // a job was taken, or left
-  virtual void OnLeasesExpired(
-      int64_t count) = 0;  // leases of dead workers that this one ended, or its own lost one
+  virtual void OnLeaseHeld(bool held) = 0;          // a job was taken, or left
+  virtual void OnLeasesExpired(int64_t count) = 0;  // found to have run out, its own among them
   virtual void OnHeartbeat() = 0;
   virtual void OnProgress(const std::string& job_id, double fraction) = 0;
   virtual void OnStage(const std::string& stage, double seconds) = 0;
@@ -54,7 +59,8 @@ class AgentObserver {
 };
 
 // Laws: a job is computed only under a live lease; an artifact is published before its job succeeds; an agent
-// whose lease is lost or unknown changes neither job nor work folder from then on. Thread-safe.
+// whose lease is lost changes nothing of the job from then on; the work folder of a job goes when the job
+// ends, and only then. Thread-safe.
 class WorkerAgent {
  public:
   // Everything given by reference or pointer must outlive the agent. REQUIRES: compute, parse and work_root

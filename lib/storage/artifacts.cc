@@ -109,19 +109,31 @@ Status PublishArtifact(const CallScope& scope, ObjectStore& store, const fs::pat
   std::map<std::string, int64_t> sizes;
   for (const ObjectInfo& object : stored) sizes[object.key] = object.bytes;
   const bool published = sizes.contains(Key(id, kManifest));
-  for (const std::string& name : files) {
-    if (name == kManifest) continue;
-    const std::string key = Key(id, name);
-    const auto there = sizes.find(key);
-    const auto it = named.find(name);
-    const bool whole = there != sizes.end() && (it == named.end() || there->second == it->second.bytes);
-    // Without its manifest, what lies there may be of a run that died: its unhashed files are not to be kept.
-    if (published && whole) continue;
-    TEMPERA_TRY(
-        store.PutFile(scope, key, folder / name, it == named.end() ? std::string() : it->second.sha256));
-  }
-  if (published) return OkStatus();
-  return store.Put(scope, Key(id, kManifest), manifest).status();
+  std::vector<std::string> made;
+  const auto put_all = [&]() -> Status {
+    for (const std::string& name : files) {
+      if (name == kManifest) continue;
+      const std::string key = Key(id, name);
+      const auto there = sizes.find(key);
+      const auto it = named.find(name);
+      const bool whole = there != sizes.end() && (it == named.end() || there->second == it->second.bytes);
+      // Without its manifest, what lies there may be of a run that died: its unhashed files are not to be
+      // kept.
+      if (published && whole) continue;
+      if (there == sizes.end()) made.push_back(key);
+      TEMPERA_TRY(
+          store.PutFile(scope, key, folder / name, it == named.end() ? std::string() : it->second.sha256));
+    }
+    return published ? OkStatus() : store.Put(scope, Key(id, kManifest), manifest).status();
+  };
+  const Status status = put_all();
+  if (status.ok()) return status;
+  // Unless someone else published it meanwhile. A store that fails here too keeps them: the next try goes on
+  // from there.
+  const Result<bool> exists = ArtifactExists(CallScope{}, store, id);
+  if (exists.ok() && !*exists)
+    for (const std::string& key : made) (void)store.Delete(CallScope{}, key);
+  return status;
 }
 
 Result<bool> ArtifactExists(const CallScope& scope, ObjectStore& store, const std::string& id) {
