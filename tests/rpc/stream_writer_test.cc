@@ -155,7 +155,7 @@ TEST_F(StreamWriterTest, ResultsThatPileUpEndTheCall) {
     producer = std::jthread([&, out, scope = info.scope]() mutable {
       int64_t i = 0;
       while (out.Send(Numbered(i, 1 << 20)) == SendResult::kQueued) ++i;
-      EXPECT_GE(i, 4);
+      EXPECT_GE(i, 3);  // each is a little more than 1 MiB
       out.Finish(OkStatus());  // too late: the call ends as it must
       produced.set_value();
     });
