@@ -1,0 +1,447 @@
+#include "client/cli.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "client/commands.h"
+#include "client/completion.h"
+#include "client/json_view.h"
+
+namespace tempera {
+namespace {
+
+constexpr char kMainFooter[] = R"(
+A model is a folder in the diffusers layout under one of the server's model roots. An artifact is a quantized model: its
+id, a prefix of 12 digits or more, or an alias. REF is either. A folder here wins over an alias of the same name.
+
+Examples:
+  tempera quantize ./zoo/fashion --weight-bits 4 --activation-bits 8 --name fashion:w4a8
+  tempera generate fashion:w4a8 --class 3 --seed 7 --out dress.png
+  tempera report fashion:w4a8 --out report
+  tempera --json jobs list | jq -r .name
+
+Exit codes:
+  0 done                       4 no server, full, or out of time: may work later
+  1 wrong command or request   5 stored or received bytes are damaged
+  2 not found                  6 the job ended without success
+  3 refused in this state      7 a bug        130 interrupted
+
+With --json every result is one JSON object a line on stdout, and an error is one on stderr.)";
+
+constexpr char kQuantizeFooter[] = R"(
+Whatever is not said takes a default that suits the model. Ctrl-C leaves the job running.
+
+Examples:
+  tempera quantize ./zoo/fashion                             W4A8 with tfmq, on the model's own schedule
+  tempera quantize ./zoo/fashion --weight-bits 8 --steps 20  other bits, another schedule
+  tempera quantize ./zoo/fashion --dry-run                   show what would be done
+  tempera quantize ./zoo/fashion --detach                    print the job's id and return
+  tempera --json quantize ./zoo/fashion | tail -n 1 | jq -r .artifact)";
+
+constexpr char kGenerateFooter[] = R"(
+The same request gives the same picture, byte for byte. Picture i of several has seed S + i.
+
+Examples:
+  tempera generate fashion:w4a8 --class 0                    writes fashion-w4a8-SEED.png
+  tempera generate ./zoo/fashion --class 0 --seed 7 --out full.png
+  tempera generate fashion:w4a8 --class 9 --count 8 --out boots/
+  tempera generate fashion:w4a8 --class 5 --preview 5 --out sandal.webp)";
+
+// What was typed; `run` is set by the command's callback.
+struct Typed {
+  std::string server;
+  bool json = false;
+  double timeout_s = 30;
+  std::function<Result<int>(const Session&)> run;
+};
+
+using App = CLI::App;
+
+template <typename T, typename Target>
+void Set(const std::optional<T>& value, Target set) {
+  if (value) set(*value);
+}
+
+void AddQuantize(App& app, Typed& typed) {
+  struct Options {
+    QuantizeArgs args;
+    std::string model, name, request_id;
+    std::optional<std::string> method, scheduler, spacing, strategy;
+    std::optional<int> weight_bits, activation_bits, boundary_bits, steps, samples, iterations, batch,
+        pictures;
+    std::optional<double> eta;
+    std::optional<uint64_t> seed;
+    std::vector<int64_t> classes;
+    std::vector<std::string> compare, labels, overrides;
+    bool attention = false, dry_run = false;
+  };
+  auto o = std::make_shared<Options>();
+  App* c = app.add_subcommand("quantize", "Make a small artifact of a full-precision model")
+               ->footer(kQuantizeFooter);
+  c->add_option("MODEL", o->model, "Folder of the model, under one of the server's model roots")->required();
+  c->add_option("--method", o->method, "minmax, brecq or tfmq (default tfmq)");
+  c->add_option("--weight-bits", o->weight_bits, "4, 5, 6 or 8 (default 4)");
+  c->add_option("--activation-bits", o->activation_bits,
+                "4, 5, 6 or 8; 32 keeps activations in float (default 8)");
+  c->add_option("--boundary-bits", o->boundary_bits,
+                "Bits of the first and last layers: 8, or 0 for float (default 0)");
+  c->add_flag("--quantize-attention", o->attention, "Quantize the operands of attention too");
+  c->add_option("--override", o->overrides,
+                "Bits of one layer, LAYER=W or LAYER=W/A, 0 for float; repeatable")
+      ->allow_extra_args(false);
+  c->add_option("--scheduler", o->scheduler, "Scheduler that the artifact will serve: ddim or ddpm");
+  c->add_option("--steps", o->steps, "Denoising steps that it will serve");
+  c->add_option("--eta", o->eta, "Noise of each DDIM step, 0 to 1 (default 0)");
+  c->add_option("--spacing", o->spacing, "How timesteps are chosen: leading, trailing or linspace");
+  c->add_option("--samples-per-step", o->samples, "Calibration samples for each step");
+  c->add_option("--seed", o->seed, "Seed of calibration (default 0)");
+  c->add_option("--classes", o->classes, "Classes to calibrate on, as 0,3,5 (default all)")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  c->add_option("--max-iterations", o->iterations, "Most iterations of reconstruction for each block");
+  c->add_option("--batch", o->batch, "Rows in one iteration");
+  c->add_option("--temporal-strategy", o->strategy, "reconstruct, cache or select");
+  c->add_option("--evaluation-pictures", o->pictures,
+                "Pairs of pictures in the report, 0 for none (default 64)");
+  c->add_option("--compare", o->compare, "Other methods to run for the report, as minmax,brecq")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  c->add_option("--name", o->name, "Alias that points to the artifact once it is made");
+  c->add_option("--label", o->labels, "A note KEY=VALUE that the job keeps; repeatable")
+      ->allow_extra_args(false);
+  c->add_option("--request-id", o->request_id, "Name of this request: sent again, it starts nothing new");
+  c->add_flag("--dry-run", o->dry_run, "Check everything, show the resolved settings and start nothing");
+  c->add_flag("--detach", o->args.detach, "Do not wait: print the job's id and return");
+  c->callback([o, &typed] {
+    v1::QuantizeRequest& r = o->args.request;
+    v1::QuantizationSpec& spec = *r.mutable_spec();
+    r.set_model(o->model);
+    r.set_alias(o->name);
+    r.set_request_id(o->request_id);
+    r.set_validate_only(o->dry_run);
+    for (const std::string& label : o->labels) {
+      const size_t eq = label.find('=');
+      if (eq == 0 || eq == std::string::npos)
+        throw CLI::ValidationError("--label", "got " + label + ", want KEY=VALUE");
+      (*r.mutable_labels())[label.substr(0, eq)] = label.substr(eq + 1);
+    }
+    for (const std::string& text : o->overrides) {
+      const size_t eq = text.rfind('=');
+      const size_t slash = text.find('/', eq == std::string::npos ? 0 : eq);
+      int weight = 0, activation = 0;
+      const bool sound =
+          eq != 0 && eq != std::string::npos &&
+          CLI::detail::lexical_cast(text.substr(eq + 1, slash == std::string::npos ? slash : slash - eq - 1),
+                                    weight) &&
+          (slash == std::string::npos || CLI::detail::lexical_cast(text.substr(slash + 1), activation));
+      if (!sound) throw CLI::ValidationError("--override", "got " + text + ", want LAYER=W or LAYER=W/A");
+      v1::SlotOverride& slot = *spec.add_overrides();
+      slot.set_slot(text.substr(0, eq));
+      slot.set_weight_bits(weight);
+      if (slash != std::string::npos) slot.set_activation_bits(activation);
+    }
+    Set(o->method, [&](const auto& v) { spec.set_method(v); });
+    Set(o->weight_bits, [&](int v) { spec.set_weight_bits(v); });
+    Set(o->activation_bits, [&](int v) { spec.set_activation_bits(v); });
+    Set(o->boundary_bits, [&](int v) { spec.set_boundary_bits(v); });
+    if (o->attention) spec.set_quantize_attention(true);
+    Set(o->scheduler, [&](const auto& v) { spec.set_scheduler(v); });
+    Set(o->steps, [&](int v) { spec.set_steps(v); });
+    Set(o->eta, [&](double v) { spec.set_eta(v); });
+    Set(o->spacing, [&](const auto& v) { spec.set_spacing(v); });
+    Set(o->samples, [&](int v) { spec.set_samples_per_step(v); });
+    Set(o->seed, [&](uint64_t v) { spec.set_seed(v); });
+    for (const int64_t v : o->classes) spec.add_classes(v);
+    Set(o->iterations, [&](int v) { spec.set_max_iterations(v); });
+    Set(o->batch, [&](int v) { spec.set_batch(v); });
+    Set(o->strategy, [&](const auto& v) { spec.set_temporal_strategy(v); });
+    Set(o->pictures, [&](int v) { spec.set_evaluation_pictures(v); });
+    for (const auto& v : o->compare) spec.add_compare(v);
+    typed.run = [o](const Session& s) { return RunQuantize(s, o->args); };
+  });
+}
+
+void AddGenerate(App& app, Typed& typed) {
+  struct Options {
+    GenerateArgs args;
+    std::string ref, request_id;
+    std::optional<int64_t> class_label;
+    std::optional<uint64_t> seed;
+    std::optional<int> count, steps, preview;
+    std::optional<std::string> scheduler;
+    std::optional<double> eta;
+    bool dry_run = false;
+  };
+  auto o = std::make_shared<Options>();
+  App* c = app.add_subcommand("generate", "Paint pictures with an artifact or a full-precision model")
+               ->footer(kGenerateFooter);
+  c->add_option("REF", o->ref, "Artifact id, alias, or folder of a full-precision model")->required();
+  c->add_option("--class", o->class_label, "Class label; a class-conditional model needs one");
+  c->add_option("--seed", o->seed, "Seed of the first picture (default: drawn by the server)");
+  c->add_option("--count", o->count, "How many pictures (default 1)");
+  c->add_option("--scheduler", o->scheduler, "Scheduler; an artifact serves its own only");
+  c->add_option("--steps", o->steps, "Denoising steps; an artifact serves its own only");
+  c->add_option("--eta", o->eta, "Noise of each DDIM step, 0 to 1; an artifact serves its own only");
+  c->add_option("--format", o->args.format,
+                "png, webp or jpeg (default: by the extension of --out, else png)");
+  c->add_option("--preview", o->preview,
+                "Write a preview after every N steps, NAME-stepNNNN.png (N: 1 if left out)");
+  c->add_option("--out", o->args.out,
+                "File for one picture; for several a folder, or a name that gets -SEED");
+  c->add_option("--request-id", o->request_id, "Name of this request in the server's logs");
+  c->add_flag("--dry-run", o->dry_run, "Check everything and paint nothing");
+  c->callback([o, &typed] {
+    v1::GenerateRequest& r = o->args.request;
+    r.set_ref(o->ref);
+    r.set_request_id(o->request_id);
+    r.set_validate_only(o->dry_run);
+    Set(o->class_label, [&](int64_t v) { r.set_class_label(v); });
+    Set(o->seed, [&](uint64_t v) { r.set_seed(v); });
+    Set(o->count, [&](int v) { r.set_count(v); });
+    Set(o->scheduler, [&](const auto& v) { r.set_scheduler(v); });
+    Set(o->steps, [&](int v) { r.set_steps(v); });
+    Set(o->eta, [&](double v) { r.set_eta(v); });
+    Set(o->preview, [&](int v) { r.set_preview_interval(v); });
+    typed.run = [o](const Session& s) { return RunGenerate(s, o->args); };
+  });
+}
+
+// A command with one argument.
+App* AddOne(App& parent, Typed& typed, const char* name, const char* help, const char* argument,
+            const char* meaning, Result<int> (*run)(const Session&, const std::string&)) {
+  auto id = std::make_shared<std::string>();
+  App* c = parent.add_subcommand(name, help);
+  c->add_option(argument, *id, meaning)->required();
+  c->callback([id, run, &typed] { typed.run = [id, run](const Session& s) { return run(s, *id); }; });
+  return c;
+}
+
+void AddList(App& parent, Typed& typed, const char* help, const char* footer,
+             Result<int> (*run)(const Session&, const ListArgs&)) {
+  auto args = std::make_shared<ListArgs>();
+  App* c = parent.add_subcommand("list", help)->footer(footer);
+  c->add_option("--filter", args->filter, "Comparisons joined by AND");
+  c->add_option("--limit", args->limit, "Most lines, 0 for all (default 50)")->check(CLI::NonNegativeNumber);
+  c->callback([args, run, &typed] { typed.run = [args, run](const Session& s) { return run(s, *args); }; });
+}
+
+void AddJobs(App& app, Typed& typed) {
+  App* jobs = app.add_subcommand("jobs", "Look at quantize jobs and stop them")->require_subcommand(1);
+  AddList(*jobs, typed, "List jobs, newest first",
+          "\nExample:\n  tempera jobs list --filter 'state = RUNNING'", &RunJobsList);
+  AddOne(*jobs, typed, "show", "Show one job", "ID", "The job's id", &RunJobsShow);
+  AddOne(*jobs, typed, "watch", "Follow a job to its end", "ID", "The job's id", &RunJobsWatch);
+  AddOne(*jobs, typed, "cancel", "Stop a job at its next block", "ID", "The job's id", &RunJobsCancel);
+  AddOne(*jobs, typed, "delete", "Forget a finished job; its artifact stays", "ID", "The job's id",
+         &RunJobsDelete);
+}
+
+void AddArtifacts(App& app, Typed& typed) {
+  App* artifacts = app.add_subcommand("artifacts", "Look at artifacts and check them")->require_subcommand(1);
+  AddList(*artifacts, typed, "List artifacts, newest first",
+          "\nExample:\n  tempera artifacts list --filter 'method = tfmq AND create_time > "
+          "\"2026-01-01T00:00:00Z\"'",
+          &RunArtifactsList);
+  AddOne(*artifacts, typed, "show", "Show one artifact", "ID", "Id, prefix or alias", &RunArtifactsShow);
+  AddOne(*artifacts, typed, "verify", "Compare every file with the manifest", "ID", "Id, prefix or alias",
+         &RunArtifactsVerify);
+  auto id = std::make_shared<std::string>();
+  auto force = std::make_shared<bool>(false);
+  App* c = artifacts->add_subcommand("delete", "Delete an artifact's files");
+  c->add_option("ID", *id, "Id or prefix; not an alias")->required();
+  c->add_flag("--force", *force, "Remove the aliases that point to it, too");
+  c->callback(
+      [=, &typed] { typed.run = [=](const Session& s) { return RunArtifactsDelete(s, *id, *force); }; });
+}
+
+void AddAlias(App& app, Typed& typed) {
+  struct Options {
+    std::string alias, id;
+    std::optional<std::string> expected;
+    bool remove = false;
+  };
+  auto o = std::make_shared<Options>();
+  App* c = app.add_subcommand("alias", "Point an alias to an artifact, in one atomic step")
+               ->footer(
+                   "\nExamples:\n"
+                   "  tempera alias fashion:stable 3f2a9c1b77de\n"
+                   "  tempera alias fashion:stable fashion:w4a8 --expect 3f2a9c1b77de...   only if it still "
+                   "points there\n"
+                   "  tempera alias fashion:stable --remove");
+  c->add_option("ALIAS", o->alias, "The alias, such as fashion:stable")->required();
+  auto* id = c->add_option("ID", o->id, "Artifact id, prefix, or another alias");
+  auto* remove = c->add_flag("--remove", o->remove, "Remove the alias");
+  id->excludes(remove);
+  c->add_option("--expect", o->expected, "Id that the alias must point to now; empty: that it must be new");
+  c->callback([o, &typed] {
+    if (!o->remove && o->id.empty()) throw CLI::RequiredError("ID");
+    typed.run = [o](const Session& s) { return RunAlias(s, o->alias, o->id, o->expected); };
+  });
+}
+
+void AddReport(App& app, Typed& typed) {
+  auto id = std::make_shared<std::string>();
+  auto out = std::make_shared<std::string>();
+  App* c =
+      app.add_subcommand("report", "Fetch the quality report of an artifact")
+          ->footer("\nExample:\n  tempera report fashion:w4a8 --out report   then open report/report.html");
+  c->add_option("ID", *id, "Id, prefix or alias")->required();
+  c->add_option("--out", *out, "Folder for the files; made if it is not there")->required();
+  c->callback([=, &typed] { typed.run = [=](const Session& s) { return RunReport(s, *id, *out); }; });
+}
+
+void AddExplain(App& app, Typed& typed) {
+  struct Options {
+    std::string id, layer;
+    std::optional<int> step;
+  };
+  auto o = std::make_shared<Options>();
+  App* c = app.add_subcommand("explain", "Show how each layer is quantized, step by step")
+               ->footer(
+                   "\nExamples:\n"
+                   "  tempera explain fashion:w4a8 --step 0\n"
+                   "  tempera explain fashion:w4a8 --layer mid_block");
+  c->add_option("ID", o->id, "Id, prefix or alias")->required();
+  c->add_option("--layer", o->layer, "A layer's path, or the beginning of paths, such as down_blocks.0");
+  c->add_option("--step", o->step, "Step k, 0 = the noisiest");
+  c->callback(
+      [o, &typed] { typed.run = [o](const Session& s) { return RunExplain(s, o->id, o->layer, o->step); }; });
+}
+
+void AddModels(App& app, Typed& typed) {
+  App* models =
+      app.add_subcommand("models", "Look at what is loaded; load and unload")->require_subcommand(1);
+  models->add_subcommand("list", "List loaded models and artifacts")->callback([&typed] {
+    typed.run = &RunModelsList;
+  });
+  models->add_subcommand("caches", "List resident temporal-feature caches")->callback([&typed] {
+    typed.run = &RunModelsCaches;
+  });
+  AddOne(*models, typed, "load", "Load a model or an artifact", "REF", "Artifact id, alias, or model folder",
+         &RunModelsLoad);
+  AddOne(*models, typed, "unload", "Unload it", "REF", "Artifact id, alias, or model folder",
+         &RunModelsUnload);
+}
+
+void AddCapabilities(App& app, Typed& typed) {
+  auto ref = std::make_shared<std::string>();
+  App* c = app.add_subcommand("capabilities", "Show what the server, or one model on it, can do");
+  c->add_option("REF", *ref, "A model or an artifact to describe too");
+  c->callback([=, &typed] { typed.run = [=](const Session& s) { return RunCapabilities(s, *ref); }; });
+}
+
+// The commands and options of the program, for shell completion.
+void Walk(const App& app, const std::string& path, std::vector<CompletionNode>& nodes) {
+  CompletionNode node{path, {}};
+  for (const App* sub : app.get_subcommands([](const App*) { return true; }))
+    node.words.push_back({sub->get_name(), sub->get_description()});
+  for (const CLI::Option* option : app.get_options())
+    for (const std::string& name : option->get_lnames())
+      node.words.push_back({"--" + name, option->get_description()});
+  nodes.push_back(std::move(node));
+  for (const App* sub : app.get_subcommands([](const App*) { return true; }))
+    Walk(*sub, path.empty() ? sub->get_name() : path + " " + sub->get_name(), nodes);
+}
+
+void AddCompletion(App& app, Typed& typed) {
+  auto shell = std::make_shared<std::string>();
+  App* c = app.add_subcommand("completion", "Print a script that completes commands in your shell")
+               ->footer(
+                   "\nExamples:\n"
+                   "  tempera completion bash > ~/.local/share/bash-completion/completions/tempera\n"
+                   "  tempera completion zsh > \"${fpath[1]}/_tempera\"");
+  c->add_option("SHELL", *shell, "bash or zsh")->required()->check(CLI::IsMember({"bash", "zsh"}));
+  c->callback([=, &app, &typed] {
+    typed.run = [=, &app](const Session& s) -> Result<int> {
+      std::vector<CompletionNode> nodes;
+      Walk(app, "", nodes);
+      s.out << CompletionScript(*shell, nodes) << std::flush;
+      return kExitDone;
+    };
+  });
+}
+
+// Options of the whole program are taken after a command's name, too.
+void FallThrough(App& app) {
+  for (App* sub : app.get_subcommands([](const App*) { return true; })) {
+    sub->fallthrough();
+    FallThrough(*sub);
+  }
+}
+
+void ShowError(const CliWorld& world, const Typed& typed, const Status& status) {
+  if (typed.json) {
+    world.err << OneLine({{"error", ErrorJson(status)}}) << std::endl;
+    return;
+  }
+  world.err << "tempera: " << ErrorText(status) << std::endl;
+  if (status.code() == absl::StatusCode::kUnavailable)
+    world.err << "  is a server running at " << typed.server << "? (--server HOST:PORT)" << std::endl;
+}
+
+}  // namespace
+
+int RunCli(std::vector<std::string> args, const CliWorld& world) {
+  Typed typed;
+  typed.server = world.default_server;
+  App app("Quantize diffusion models without losing the meaning of time, and paint with them.", "tempera");
+  app.footer(kMainFooter);
+  app.set_version_flag("--version", "tempera " TEMPERA_VERSION);
+  app.add_option("--server", typed.server,
+                 "Server, HOST:PORT (default " + world.default_server + ", or $TEMPERA_SERVER)");
+  app.add_flag("--json", typed.json, "Results as JSON, one object a line");
+  app.add_option("--timeout", typed.timeout_s, "Seconds to wait for short calls (default 30)")
+      ->check(CLI::Range(0.001, 86400.0));
+  app.require_subcommand(1);
+  AddQuantize(app, typed);
+  AddGenerate(app, typed);
+  AddJobs(app, typed);
+  AddArtifacts(app, typed);
+  AddAlias(app, typed);
+  AddReport(app, typed);
+  AddExplain(app, typed);
+  AddModels(app, typed);
+  AddCapabilities(app, typed);
+  AddCompletion(app, typed);
+  FallThrough(app);
+
+  // --preview takes its number or none.
+  for (size_t i = 0; i < args.size(); ++i) {
+    const bool number = i + 1 < args.size() && !args[i + 1].empty() &&
+                        args[i + 1].find_first_not_of("-0123456789") == std::string::npos &&
+                        args[i + 1] != "--";
+    if (args[i] == "--preview" && !number) args[i] = "--preview=1";
+  }
+  std::reverse(args.begin(), args.end());
+  try {
+    app.parse(std::move(args));
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e, world.out, world.err) == 0 ? kExitDone : kExitUsage;
+  }
+
+  ClientOptions options;
+  options.server = typed.server;
+  options.timeout = std::chrono::milliseconds(static_cast<int64_t>(typed.timeout_s * 1000));
+  auto client = Client::Create(options);
+  if (!client.ok()) {
+    ShowError(world, typed, client.status());
+    return ExitCodeOf(client.status());
+  }
+  const Session session{.client = **client,
+                        .scope = {.stop = world.stop},
+                        .out = world.out,
+                        .err = world.err,
+                        .json = typed.json,
+                        .width = typed.json ? 0 : world.width,
+                        .cwd = world.cwd};
+  const Result<int> code = typed.run(session);
+  if (code.ok()) return *code;
+  ShowError(world, typed, code.status());
+  return world.stop.stop_requested() ? static_cast<int>(kExitInterrupted) : ExitCodeOf(code.status());
+}
+
+}  // namespace tempera
