@@ -34,6 +34,8 @@ struct PackedMatrix {
   size_t bytes() const { return codes.size() + 4 * (zero.size() + code_sum.size()); }
 };
 PackedMatrix Pack(Format format, int bits, int64_t n, int64_t k, const uint8_t* codes, const int32_t* zero);
+// The inverse of Pack: codes [N, K] u8 row-major.
+void UnpackMatrix(const PackedMatrix& w, uint8_t* codes);
 
 // acc[m][n] = sum_k (a[m][k] - a_zero) * (code[n][k] - zero[n])       exact in int32, on every instruction set
 //   a    [M, K] u8 row-major, lda >= K bytes between rows
