@@ -98,7 +98,7 @@ void AddQuantize(App& app, Typed& typed) {
   c->add_option("--eta", o->eta, "Noise of each DDIM step, 0 to 1 (default 0)");
   c->add_option("--spacing", o->spacing, "How timesteps are chosen: leading, trailing or linspace");
   c->add_option("--samples-per-step", o->samples, "Calibration samples for each step");
-  c->add_option("--seed", o->seed, "Seed of calibration (default 0)");
+  c->add_option("--seed", o->seed, "Seed of calibration (default 0)")->check(CLI::NonNegativeNumber);
   c->add_option("--classes", o->classes, "Classes to calibrate on, as 0,3,5 (default all)")
       ->delimiter(',')
       ->allow_extra_args(false);
@@ -181,7 +181,8 @@ void AddGenerate(App& app, Typed& typed) {
                ->footer(kGenerateFooter);
   c->add_option("REF", o->ref, "Artifact id, alias, or folder of a full-precision model")->required();
   c->add_option("--class", o->class_label, "Class label; a class-conditional model needs one");
-  c->add_option("--seed", o->seed, "Seed of the first picture (default: drawn by the server)");
+  c->add_option("--seed", o->seed, "Seed of the first picture (default: drawn by the server)")
+      ->check(CLI::NonNegativeNumber);
   c->add_option("--count", o->count, "How many pictures (default 1)");
   c->add_option("--scheduler", o->scheduler, "Scheduler; an artifact serves its own only");
   c->add_option("--steps", o->steps, "Denoising steps; an artifact serves its own only");
