@@ -126,6 +126,10 @@ class SafetensorsLoader {
 
   // Maps `path`, whose name relative to the folder is `name`, and takes all its tensors.
   Status Add(const fs::path& path, const std::string& name, const std::string& label) {
+    // Before it is opened: to open a pipe would wait for its writer.
+    std::error_code error;
+    if (fs::exists(path, error) && !fs::is_regular_file(path, error))
+      return InvalidArgument(label, ": not a regular file");
     TEMPERA_ASSIGN(std::shared_ptr<const MappedFile> file, MappedFile::Open(path, label));
     TEMPERA_ASSIGN(SafetensorsFile content, ParseSafetensors(file->bytes(), file, label));
     for (const auto& [tensor, view] : content.tensors) {
