@@ -1,0 +1,278 @@
+// Size and speed, layers, calibration, environment, glossary.
+#include <algorithm>
+
+#include "report/page.h"
+
+namespace tempera::page {
+namespace {
+
+// A part of the artifact. `colour` is a class of the style sheet.
+struct Share {
+  std::string name, colour;
+  int64_t bytes = 0;
+  std::string what;
+};
+
+// One bar of `shares` on a scale where `whole` bytes are the full width.
+Html Bar(const std::vector<Share>& shares, int64_t whole) {
+  Html h;
+  h("<div class=\"stack\" aria-hidden=\"true\">");
+  for (const Share& share : shares) {
+    if (share.bytes == 0) continue;
+    const double width = 100 * static_cast<double>(share.bytes) / static_cast<double>(whole);
+    h("<i class=\"", share.colour, "\" style=\"width:", Fixed(width, 3), "%\"></i>");
+  }
+  return h("</div>");
+}
+
+void Fact(Html& h, std::string_view name, const std::string& value) {
+  if (!value.empty()) h("<div><dt>", name, "</dt><dd>", value, "</dd></div>\n");
+}
+
+std::string Joined(const std::vector<std::string>& words, std::string_view empty) {
+  std::string out;
+  for (const std::string& w : words) out += (out.empty() ? "" : ", ") + w;
+  return out.empty() ? std::string(empty) : out;
+}
+
+Html SpeedTable(const Measurements& m) {
+  Html h;
+  h("<table><caption>Time of one denoising step, median</caption><thead><tr><th scope=\"col\" "
+    "class=\"n\">batch</th><th scope=\"col\" "
+    "class=\"n\">threads</th><th scope=\"col\">what runs</th><th scope=\"col\" "
+    "class=\"n\">milliseconds</th><th scope=\"col\" "
+    "class=\"n\">a picture</th><th scope=\"col\" class=\"n\">runs</th></tr></thead><tbody>\n");
+  for (const StepTime& s : m.steps)
+    h("<tr><td class=\"n\">", s.batch, "</td><td class=\"n\">", s.threads, "</td><td>",
+      std::string_view(s.subject == "quantized" ? "quantized" : "full precision"), "</td><td class=\"n\">",
+      Figure(s.milliseconds), "</td><td class=\"n\">", Figure(s.milliseconds / static_cast<double>(s.batch)),
+      "</td><td class=\"n\">", s.runs, "</td></tr>\n");
+  return h("</tbody></table>");
+}
+
+Html StageTable(const Measurements& m) {
+  double all = 0;
+  for (const StageTime& s : m.stages) all += s.seconds;
+  Html h;
+  h("<table><caption>How long the job took, stage by stage</caption><thead><tr><th "
+    "scope=\"col\">stage</th><th scope=\"col\" "
+    "class=\"n\">time</th><th scope=\"col\"><span class=\"vh\">drawn</span></th></tr></thead><tbody>\n");
+  for (const StageTime& s : m.stages)
+    h("<tr><th scope=\"row\">", s.name, "</th><td class=\"n\">", Seconds(s.seconds),
+      "</td><td class=\"meter\"><i style=\"width:", Fixed(all > 0 ? 100 * s.seconds / all : 0, 2),
+      "%\"></i></td></tr>\n");
+  return h("<tr class=\"sum\"><th scope=\"row\">together</th><td class=\"n\">", Seconds(all),
+           "</td><td></td></tr></tbody></table>");
+}
+
+std::string PercentFigure(const std::optional<double>& ratio) {
+  return ratio.has_value() ? Figure(100 * *ratio) : "\xE2\x80\x93";
+}
+
+}  // namespace
+
+Html SizePart(const Input& in) {
+  const ByteFacts& b = in.e.bytes;
+  const std::vector<Share> shares = {
+      {"weight codes", "b0", b.codes, "the weights as small integers, packed"},
+      {"scales and zero points", "b1", b.scales, "what turns codes back into weights, a pair a channel"},
+      {"float leftovers", "b2", b.floats, "biases, norms and the layers that stay in float"},
+      {"activation ranges", "b3", b.tables, "a range a slot and step"},
+      {"temporal-feature cache", "b4", b.cache, "features computed once, looked up at each step"}};
+  Html lead;
+  lead("Bytes as they lie in the artifact's files, against the original's denoiser at 4 bytes a parameter.");
+  Html h = Head("size", "Size and speed", lead);
+  const int64_t whole = std::max<int64_t>({1, b.full_precision, b.served()});
+  h("<div class=\"bars\"><p>original <b>", Bytes(b.full_precision), "</b></p>",
+    Bar({{"original", "full", b.full_precision, ""}}, whole), "<p>quantized <b>", Bytes(b.served()), "</b> (",
+    Percent(in.verdict.size_ratio), ")</p>", Bar(shares, whole), "</div>\n");
+  Html table;
+  table(
+      "<table><caption>What the quantized model consists of</caption><thead><tr><th "
+      "scope=\"col\">part</th><th scope=\"col\" "
+      "class=\"n\">bytes</th><th scope=\"col\" class=\"n\">share</th><th scope=\"col\">what it "
+      "is</th></tr></thead><tbody>\n");
+  for (const Share& s : shares)
+    table("<tr><th scope=\"row\"><i class=\"key ", s.colour, "\"></i>", s.name, "</th><td class=\"n\">",
+          Count(s.bytes), "</td><td class=\"n\">",
+          Percent(static_cast<double>(s.bytes) / static_cast<double>(std::max<int64_t>(1, b.served()))),
+          "</td><td>", s.what, "</td></tr>\n");
+  table("<tr class=\"sum\"><th scope=\"row\">together</th><td class=\"n\">", Count(b.served()),
+        "</td><td class=\"n\">", Percent(1), "</td><td>", Percent(in.verdict.size_ratio),
+        " of the original's ", Count(b.full_precision),
+        "</td></tr>\n"
+        "<tr><th scope=\"row\">reference features</th><td class=\"n\">",
+        Count(b.reference),
+        "</td><td></td><td>full-precision features; read only where the error is watched, so not counted "
+        "above</td></tr>\n"
+        "</tbody></table>");
+  h(Scroll("Parts of the quantized model", table));
+  if (!in.m.steps.empty()) h(Scroll("Time of one step", SpeedTable(in.m)));
+  if (in.m.full_precision_resident_bytes.has_value() && in.m.quantized_resident_bytes.has_value())
+    h("<p>Loaded, the original takes ", Bytes(*in.m.full_precision_resident_bytes),
+      " of memory and the quantized model ", Bytes(*in.m.quantized_resident_bytes), ".</p>\n");
+  return h("</section>\n");
+}
+
+Html LayersPart(const Input& in) {
+  if (in.e.layers.empty()) return Html();
+  int64_t quantized = 0;
+  double most = 0;
+  for (const LayerResult& l : in.e.layers) {
+    quantized += l.weight_bits != 0 && l.weight_bits != 32 ? 1 : 0;
+    most = std::max(most, l.output_error.value_or(0));
+  }
+  Html lead;
+  lead("Every layer that costs time, in the order in which the network runs; ", Count(quantized), " of ",
+       Count(static_cast<int64_t>(in.e.layers.size())),
+       " have quantized weights. Output error is that of the layer alone, fed with the original's input. "
+       "Clipping is the part of the input's values that "
+       "fell outside the range.");
+  Html h = Head("layers", "Layers", lead);
+  Html table;
+  table(
+      "<table class=\"layers\" data-sortable><caption class=\"vh\">Layers and their "
+      "errors</caption><thead><tr><th scope=\"col\">layer</th><th "
+      "scope=\"col\">role</th><th scope=\"col\">unit</th><th scope=\"col\" class=\"n\">weight bits</th><th "
+      "scope=\"col\" class=\"n\">input "
+      "bits</th><th scope=\"col\">format</th><th scope=\"col\" class=\"n\">output error, %</th><th "
+      "scope=\"col\" class=\"n\">weight error, "
+      "%</th><th scope=\"col\" class=\"n\">clipping, %</th></tr></thead><tbody>\n");
+  for (const LayerResult& l : in.e.layers) {
+    table("<tr><th scope=\"row\">", l.slot, "</th><td>", l.role, "</td><td>", l.unit, "</td><td class=\"n\">",
+          BitsText(l.weight_bits), "</td><td class=\"n\">", BitsText(l.activation_bits), "</td><td>",
+          l.format, "</td><td class=\"n meter\">");
+    if (l.output_error.has_value() && most > 0)
+      table("<i style=\"width:", Fixed(100 * *l.output_error / most, 1), "%\"></i>");
+    table("<span>", PercentFigure(l.output_error), "</span></td><td class=\"n\">",
+          PercentFigure(l.weight_error), "</td><td class=\"n\">", PercentFigure(l.clipping_ratio),
+          "</td></tr>\n");
+  }
+  table("</tbody></table>");
+  return h("<div class=\"tall\">", Scroll("Layers", table), "</div>\n</section>\n");
+}
+
+Html CalibrationPart(const Input& in) {
+  const CalibrationFacts& c = in.e.calibration;
+  const ScheduleFacts& s = in.e.schedule;
+  Html lead;
+  lead(
+      "What the numbers were fitted to, and the schedule that the artifact serves. The same model, settings "
+      "and build give the same artifact, bit "
+      "for bit.");
+  Html h = Head("calibration", "Calibration and schedule", lead);
+  h("<dl class=\"facts\">\n");
+  Fact(h, "scheduler", s.scheduler);
+  Fact(h, "steps", Cat(s.timesteps.size(), " of ", s.training_timesteps, " training timesteps"));
+  Fact(h, "spacing", s.spacing);
+  Fact(h, "eta", Figure(s.eta));
+  Fact(h, "calibration seed", Cat(c.seed));
+  Fact(h, "samples a step", Count(c.samples_per_step));
+  Fact(h, "classes", Joined(c.classes, "none: the model is unconditional"));
+  Fact(h, "reconstruction",
+       c.max_iterations == 0
+           ? std::string("none")
+           : Cat("at most ", Count(c.max_iterations), " iterations a block, batch ", c.batch));
+  Fact(h, "temporal strategy", c.temporal_strategy);
+  Fact(h, "first and last layers", BitsText(c.boundary_bits));
+  Fact(h, "attention products", c.quantize_attention ? "quantized" : "float");
+  h("</dl>\n<details><summary>All ",
+    Plural(static_cast<int64_t>(s.timesteps.size()), "timestep", "timesteps"),
+    "</summary><p class=\"taus\">");
+  for (size_t k = 0; k < s.timesteps.size(); ++k) {
+    if (k > 0) h(", ");
+    h(s.timesteps[k] == static_cast<double>(static_cast<int64_t>(s.timesteps[k])) ? Fixed(s.timesteps[k], 0)
+                                                                                  : Figure(s.timesteps[k]));
+  }
+  return h("</p></details>\n</section>\n");
+}
+
+Html EnvironmentPart(const Input& in) {
+  const Measurements& m = in.m;
+  const ModelFacts& model = in.e.model;
+  Html lead;
+  lead(
+      "Where it was made. Only times depend on this; every other figure of this page is the same on any "
+      "machine.");
+  Html h = Head("environment", "Environment", lead);
+  h("<dl class=\"facts\">\n");
+  Fact(h, "model", Cat(model.name, " (", model.family, ", ", model.pipeline, ")"));
+  Fact(h, "pictures",
+       Cat(model.width, " \xC3\x97 ", model.height, ", ", Plural(model.channels, "channel", "channels"),
+           model.classes.empty() ? std::string() : Cat(", ", model.classes.size(), " classes")));
+  Fact(h, "model SHA-256", model.sha256);
+  Fact(h, "artifact", in.artifact_id);
+  Fact(h, "job", m.job.name.empty() ? m.job.id : Cat(m.job.name, " (", m.job.id, ")"));
+  std::string labels;
+  for (const auto& [key, value] : m.job.labels) labels += Cat(labels.empty() ? "" : ", ", key, " = ", value);
+  Fact(h, "labels", labels);
+  Fact(h, "started", m.job.started);
+  Fact(h, "finished", m.job.finished);
+  Fact(h, "processor", m.machine.cpu);
+  Fact(h, "processors used",
+       m.machine.cpus == 0 ? std::string() : Cat(m.machine.threads, " lanes on ", m.machine.cpus));
+  Fact(h, "instruction sets", m.machine.instruction_sets);
+  Fact(h, "memory", m.machine.memory_bytes == 0 ? std::string() : Bytes(m.machine.memory_bytes));
+  Fact(h, "system", m.machine.system);
+  for (const auto& [name, version] : m.software) Fact(h, name, version);
+  h("</dl>\n");
+  if (!m.stages.empty()) h(Scroll("Time of the job", StageTable(m)));
+  return h("</section>\n");
+}
+
+Html GlossaryPart(const Input& in) {
+  struct Term {
+    std::string word, meaning;
+  };
+  const std::vector<Term> terms = {
+      {"full precision, original", "The model as it was given, every number a 32-bit float."},
+      {"quantized, W4A8",
+       "Weights (W) and the layers' inputs (A) are rounded to small integers: here 4 bits, 16 levels, for "
+       "weights and 8 bits, 256 levels, for inputs. Each integer stands for scale \xC3\x97 (integer "
+       "\xE2\x88\x92 zero point)."},
+      {"denoising step, timestep \xCF\x84",
+       "A diffusion model starts from noise and cleans it step by step. Step 0 is the noisiest; \xCF\x84 is "
+       "the number by which the network is told how noisy its input is."},
+      {"temporal feature",
+       "What a block of the network is told about the current step. It depends on the step (and the class) "
+       "alone, never on the picture, so it takes only as many values as there are steps."},
+      {"temporal error",
+       "Length of the difference between quantized and original temporal features, divided by the length of "
+       "the original's. 0 % is exact."},
+      {"mistaken step (mismatch)",
+       "A step whose quantized features point in the direction of another step's original features more than "
+       "of its own: the network is told a wrong time."},
+      {"cache, rebuilt",
+       "A temporal feature can be computed once, stored and looked up, or rebuilt at each step by the "
+       "quantized time layers. For each step and block the one with the smaller error is served."},
+      {"PSNR",
+       "Peak signal-to-noise ratio: how little two pictures differ, in decibels. 10 dB more is ten times "
+       "less squared difference; equal pictures count as 99 dB. From 40 dB this page says \xE2\x80\x9Cthe "
+       "same\xE2\x80\x9D, from 30 \xE2\x80\x9Cnearly the same\xE2\x80\x9D, from 20 "
+       "\xE2\x80\x9Csimilar\xE2\x80\x9D."},
+      {"SSIM",
+       "Structural similarity: compares brightness, contrast and structure in small windows. 1 is equal."},
+      {"95 % confidence",
+       "The mean over all possible seeds lies in this range in 19 of 20 such measurements (Student's t over "
+       "the pictures)."},
+      {in.e.feature_network.has_value() ? in.e.feature_network->metric
+                                        : std::string("Fr\xC3\xA9"
+                                                      "chet distance"),
+       "Distance between two sets of pictures, seen through the features of a classifier as two normal "
+       "distributions. Lower is better; comparable only within one model."},
+      {"class accuracy",
+       "Part of the pictures that a classifier puts in the class that was asked for. The original's is the "
+       "measure."},
+      {"minmax", "The plain way: round to the nearest level, one fixed range for each input."},
+      {"brecq",
+       "Rounding is learned block by block, time layers inside the blocks, one fixed range for each input."},
+      {"tfmq",
+       "Time layers are fitted apart from the rest, ranges are fitted to each step, and temporal features "
+       "are cached where that is more exact."}};
+  Html h = Head("glossary", "Glossary", Html()("The words of this page."));
+  h("<dl class=\"terms\">\n");
+  for (const Term& t : terms) h("<div><dt>", t.word, "</dt><dd>", t.meaning, "</dd></div>\n");
+  return h("</dl>\n</section>\n");
+}
+
+}  // namespace tempera::page
