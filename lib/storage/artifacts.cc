@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "base/files.h"
 #include "base/json.h"
@@ -30,24 +31,17 @@ std::string Key(const std::string& id, const std::string& file) { return Cat(kRo
 // "artifact 0123456789ab"
 std::string Named(const std::string& id) { return Cat("artifact ", id.substr(0, 12)); }
 
-struct NamedFile {
-  std::string sha256;
-  int64_t bytes = 0;
-};
-
-// The part of the manifest that publishing needs: its files and their digests.
-Result<std::map<std::string, NamedFile>> FilesOf(const std::string& manifest, const std::string& label) {
+// The part of the manifest that publishing needs: its files and their SHA-256.
+Result<std::map<std::string, std::string>> FilesOf(const std::string& manifest, const std::string& label) {
   TEMPERA_ASSIGN(const Json json, ParseJson(manifest, label));
   Fields fields(json, label);
   const Json* list = fields.Raw("files");
   if (list == nullptr || !list->is_object())
     return InvalidArgument(label, ": files is missing, want an object");
-  std::map<std::string, NamedFile> files;
+  std::map<std::string, std::string> files;
   for (const auto& [name, entry] : list->items()) {
     Fields f(entry, Cat(label, ": ", name));
-    NamedFile& file = files[name];
-    f.Need("sha256", file.sha256);
-    f.Need("bytes", file.bytes);
+    f.Need("sha256", files[name]);
     TEMPERA_TRY(f.status());
   }
   return files;
@@ -106,23 +100,20 @@ Status PublishArtifact(const CallScope& scope, ObjectStore& store, const fs::pat
       return DataLoss(label, ": ", name, " is missing");
 
   TEMPERA_ASSIGN(const std::vector<ObjectInfo> stored, StoredFiles(scope, store, id));
-  std::map<std::string, int64_t> sizes;
-  for (const ObjectInfo& object : stored) sizes[object.key] = object.bytes;
-  const bool published = sizes.contains(Key(id, kManifest));
+  std::set<std::string> there;
+  for (const ObjectInfo& object : stored) there.insert(object.key);
+  const bool published = there.contains(Key(id, kManifest));
   std::vector<std::string> made;
   const auto put_all = [&]() -> Status {
     for (const std::string& name : files) {
       if (name == kManifest) continue;
       const std::string key = Key(id, name);
-      const auto there = sizes.find(key);
       const auto it = named.find(name);
-      const bool whole = there != sizes.end() && (it == named.end() || there->second == it->second.bytes);
       // Without its manifest, what lies there may be of a run that died: its unhashed files are not to be
       // kept.
-      if (published && whole) continue;
-      if (there == sizes.end()) made.push_back(key);
-      TEMPERA_TRY(
-          store.PutFile(scope, key, folder / name, it == named.end() ? std::string() : it->second.sha256));
+      if (it == named.end() && published && there.contains(key)) continue;
+      if (!there.contains(key)) made.push_back(key);
+      TEMPERA_TRY(store.PutFile(scope, key, folder / name, it == named.end() ? "" : it->second));
     }
     return published ? OkStatus() : store.Put(scope, Key(id, kManifest), manifest).status();
   };
