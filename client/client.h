@@ -48,10 +48,10 @@ struct ReceivedPicture {
 // What to be told of a generation. Unset ones are skipped. An error returned by on_picture cancels the
 // generation and is what Generate returns.
 struct GenerateCallbacks {
-  std::function<void(const v1::Accepted&)> on_accepted;  // again when the place in the queue changes
-  std::function<void(const v1::Progress&)> on_progress;
-  std::function<void(const v1::Preview&)> on_preview;
-  std::function<Status(const ReceivedPicture&)> on_picture;
+  std::function<void(const v1::Accepted&)> on_accepted{};  // again when the place in the queue changes
+  std::function<void(const v1::Progress&)> on_progress{};
+  std::function<void(const v1::Preview&)> on_preview{};
+  std::function<Status(const ReceivedPicture&)> on_picture{};
 };
 
 // A whole file of a quality report.

@@ -66,7 +66,7 @@ Json JobResult(const v1::QuantizeJob& job) {
   return out;
 }
 
-void ShowProgress(Progress& bar, const v1::QuantizeJob& job) {
+void ShowProgress(ProgressBar& bar, const v1::QuantizeJob& job) {
   std::string detail = job.unit();
   if (job.units_total() > 0)
     detail += Cat(detail.empty() ? "" : "  ", job.units_done(), "/", job.units_total());
@@ -117,7 +117,7 @@ Result<int> Follow(const Session& s, const v1::QuantizeJob& first, bool job_line
   const std::string id = BareId(first.name());
   auto end = [&]() -> Result<v1::QuantizeJob> {
     if (IsFinal(first.state())) return first;
-    Progress bar(s.err, s.width);
+    ProgressBar bar(s.err, s.width);
     return s.client.WatchJob(s.scope, first.name(), [&](const v1::QuantizeJob& job) {
       if (job_lines) {
         s.out << OneLine(ToJson(job)) << std::endl;

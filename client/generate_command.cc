@@ -60,7 +60,7 @@ Result<int> RunGenerate(const Session& s, const GenerateArgs& args) {
   bool told = false;
   int written = 0;
   Status preview_error;
-  Progress bar(s.err, s.width);
+  ProgressBar bar(s.err, s.width);
   const GenerateCallbacks callbacks{
       .on_accepted =
           [&](const v1::Accepted& a) {

@@ -8,7 +8,7 @@
 
 namespace tempera {
 
-void Progress::Show(const std::string& stage, double fraction, const std::string& detail) {
+void ProgressBar::Show(const std::string& stage, double fraction, const std::string& detail) {
   const auto now = std::chrono::steady_clock::now();
   const bool new_stage = stage != stage_;
   const auto pause = width_ > 0 ? std::chrono::milliseconds(50) : std::chrono::milliseconds(5000);
@@ -31,12 +31,12 @@ void Progress::Show(const std::string& stage, double fraction, const std::string
   drawn_ = true;
 }
 
-void Progress::Line(const std::string& text) {
+void ProgressBar::Line(const std::string& text) {
   Clear();
   out_ << text << "\n" << std::flush;
 }
 
-void Progress::Clear() {
+void ProgressBar::Clear() {
   if (drawn_) out_ << "\r\x1b[K" << std::flush;
   drawn_ = false;
 }

@@ -11,13 +11,13 @@ namespace tempera {
 
 // One bar, drawn again in place on a terminal. Elsewhere a line when the stage changes and then at most every
 // 5 s. Thread-compatible.
-class Progress {
+class ProgressBar {
  public:
   // A width of 0 means no terminal; otherwise its columns.
-  Progress(std::ostream& out, int width) : out_(out), width_(width) {}
-  ~Progress() { Clear(); }
-  Progress(const Progress&) = delete;
-  Progress& operator=(const Progress&) = delete;
+  ProgressBar(std::ostream& out, int width) : out_(out), width_(width) {}
+  ~ProgressBar() { Clear(); }
+  ProgressBar(const ProgressBar&) = delete;
+  ProgressBar& operator=(const ProgressBar&) = delete;
 
   // `fraction` of the whole, 0 to 1; `detail` follows the bar.
   void Show(const std::string& stage, double fraction, const std::string& detail);
