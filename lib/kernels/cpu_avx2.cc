@@ -47,7 +47,7 @@ void PackBytes(const uint8_t* a, int64_t lda, int rows, int64_t k, uint8_t* out,
   }
 }
 
-// A step of a row as 16-bit numbers: 4 pairs (k0, k2), one a quad, then 4 pairs (k1, k3).
+// A step of a row as 16-bit numbers: of each quad the pairs (k0, k2) and (k1, k3).
 void PackWords(const uint8_t* a, int64_t lda, int rows, int64_t k, uint8_t* out, int32_t* row_sum) {
   for (int r = 0; r < rows; ++r, a += lda, out += 2 * kStep) {
     __m128i sums = _mm_setzero_si128();
@@ -55,8 +55,9 @@ void PackWords(const uint8_t* a, int64_t lda, int rows, int64_t k, uint8_t* out,
     for (int64_t i = 0; i < k; i += kStep, to += rows * 2 * kStep) {
       const __m128i codes = LoadStep(a + i, k - i);
       sums = _mm_add_epi32(sums, _mm_sad_epu8(codes, _mm_setzero_si128()));
-      StoreHalf(to, _mm_and_si128(codes, _mm_set1_epi16(0x00ff)));
-      StoreHalf(to + kStep, _mm_srli_epi16(codes, 8));
+      const __m128i even = _mm_and_si128(codes, _mm_set1_epi16(0x00ff)), odd = _mm_srli_epi16(codes, 8);
+      StoreHalf(to, _mm_unpacklo_epi32(even, odd));
+      StoreHalf(to + kStep, _mm_unpackhi_epi32(even, odd));
     }
     row_sum[r] += SumOfHalves(sums);
   }
@@ -113,16 +114,13 @@ void MultiplyWords(const Tile& t) {
   const uint8_t* a = t.a;
   const uint8_t* b = t.b;
   for (int64_t step = 0; step < t.steps; ++step, a += kRows * 2 * kStep) {
-    for (int quad = 0; quad < 4; ++quad, b += 128) {
-#pragma GCC unroll 2
-      for (int odd = 0; odd < 2; ++odd) {
-        const __m256i b0 = Load(b + 64 * odd), b1 = Load(b + 64 * odd + 32);
+    for (int pair = 0; pair < kStep / 2; ++pair, b += 64) {
+      const __m256i b0 = Load(b), b1 = Load(b + 32);
 #pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r) {
-          const __m256i pair = Broadcast(a + r * 2 * kStep + odd * kStep + quad * 4);
-          sum[r][0] = _mm256_add_epi32(sum[r][0], _mm256_madd_epi16(pair, b0));
-          sum[r][1] = _mm256_add_epi32(sum[r][1], _mm256_madd_epi16(pair, b1));
-        }
+      for (int r = 0; r < kRows; ++r) {
+        const __m256i codes = Broadcast(a + r * 2 * kStep + pair * 4);
+        sum[r][0] = _mm256_add_epi32(sum[r][0], _mm256_madd_epi16(codes, b0));
+        sum[r][1] = _mm256_add_epi32(sum[r][1], _mm256_madd_epi16(codes, b1));
       }
     }
   }
@@ -174,6 +172,8 @@ void MultiplyBytes(const Tile& t) {
 
 void WordsByRows(const Tile& t) {
   switch (t.rows) {
+    case 6:
+      return MultiplyWords<6>(t);
     case 4:
       return MultiplyWords<4>(t);
     case 2:
@@ -197,7 +197,7 @@ void BytesByRows(const Tile& t) {
   }
 }
 
-constexpr int kWordHeights[] = {4, 2, 1};
+constexpr int kWordHeights[] = {6, 4, 2, 1};
 constexpr int kByteHeights[] = {8, 4, 2, 1};
 // Blocks of 32 steps of words, 64 of bytes: 16 KB of B beside a few of A.
 constexpr TileOps kWords{kWordHeights, 1, 32, 2, 2, &PackWords, &WidenPanel, &WordsByRows};

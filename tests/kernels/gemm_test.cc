@@ -57,20 +57,22 @@ TEST(Gemm, RowsDoNotDependOnTheirNeighbours) {
 
 TEST(Gemm, ThreadsShareOneMatrix) {
   std::mt19937 random(8);
-  GemmCase c{.m = 40, .n = 64, .k = 600, .bits = 8, .a_zero = 131};
-  c.Randomize(random);
-  const PackedMatrix w = c.Packed();
-  const std::vector<int64_t> want = c.Expected();
-  for (const Kernel& kernel : Kernels()) {
-    if (!kernel.usable(w)) continue;
-    std::vector<std::vector<int64_t>> got(4);
-    std::vector<std::thread> threads;
-    for (auto& result : got)
-      threads.emplace_back([&] {
-        for (int i = 0; i < 5; ++i) result = c.Run(w, kernel.gemm);
-      });
-    for (std::thread& thread : threads) thread.join();
-    for (const auto& result : got) EXPECT_EQ(result, want) << kernel.name;
+  for (const int bits : {6, 8}) {
+    GemmCase c{.m = 40, .n = 64, .k = 600, .bits = bits, .a_zero = 131};
+    c.Randomize(random);
+    const PackedMatrix w = c.Packed();
+    const std::vector<int64_t> want = c.Expected();
+    for (const Kernel& kernel : Kernels()) {
+      if (!kernel.usable(w)) continue;
+      std::vector<std::vector<int64_t>> got(4);
+      std::vector<std::thread> threads;
+      for (auto& result : got)
+        threads.emplace_back([&] {
+          for (int i = 0; i < 5; ++i) result = c.Run(w, kernel.gemm);
+        });
+      for (std::thread& thread : threads) thread.join();
+      for (const auto& result : got) EXPECT_EQ(result, want) << kernel.name << " at " << bits << " bits";
+    }
   }
 }
 
