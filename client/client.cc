@@ -169,10 +169,14 @@ Result<std::unique_ptr<Client>> Client::Create(const ClientOptions& options) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 10'000);  // this is the time that a connect may take
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 60'000);  // a stream notices a dead server
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
+  // No proxy can reach this machine's own loopback.
+  const std::string host = options.server.substr(0, colon);
+  if (host == "localhost" || host == "[::1]" || host.starts_with("127."))
+    arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   state->channel = grpc::CreateCustomChannel(options.server, grpc::InsecureChannelCredentials(), arguments);
   state->quantization = v1::QuantizationService::NewStub(state->channel);
   state->artifacts = v1::ArtifactService::NewStub(state->channel);

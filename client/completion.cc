@@ -1,5 +1,7 @@
 #include "client/completion.h"
 
+#include <algorithm>
+
 #include "base/status.h"
 
 namespace tempera {
@@ -46,10 +48,16 @@ std::vector<std::pair<std::string, std::string>> WordsOf(const std::vector<Compl
   return words;
 }
 
+// Words without dashes leave no place for a file.
+bool TakesFiles(const std::vector<std::pair<std::string, std::string>>& words) {
+  return std::all_of(words.begin(), words.end(),
+                     [](const auto& word) { return word.first.starts_with("--"); });
+}
+
 std::string Bash(const std::vector<CompletionNode>& nodes) {
   std::string s = R"(# bash completion for tempera
 _tempera() {
-  local word="${COMP_WORDS[COMP_CWORD]}" before="" at="" words="" i
+  local word="${COMP_WORDS[COMP_CWORD]}" before="" at="" words="" files="" i
   ((COMP_CWORD > 0)) && before="${COMP_WORDS[COMP_CWORD-1]}"
   for ((i = 1; i < COMP_CWORD; i++)); do
     case "$at/${COMP_WORDS[i]}" in
@@ -59,13 +67,15 @@ _tempera() {
     s += Cat("    ", option, ") COMPREPLY=($(compgen -W ", Quoted(values), " -- \"$word\")); return ;;\n");
   s += "    --out) COMPREPLY=($(compgen -f -- \"$word\")); return ;;\n  esac\n  case \"$at\" in\n";
   for (size_t i = 0; i < nodes.size(); ++i) {
+    const auto here = WordsOf(nodes, i);
     std::string words;
-    for (const auto& [word, help] : WordsOf(nodes, i)) words += (words.empty() ? "" : " ") + word;
-    s += Cat("    ", Quoted(nodes[i].path), ") words=", Quoted(words), " ;;\n");
+    for (const auto& [word, help] : here) words += (words.empty() ? "" : " ") + word;
+    s += Cat("    ", Quoted(nodes[i].path), ") words=", Quoted(words), TakesFiles(here) ? " files=1" : "",
+             " ;;\n");
   }
   s += R"(  esac
   COMPREPLY=($(compgen -W "$words" -- "$word"))
-  [[ "$word" != -* && -n "$at" ]] && COMPREPLY+=($(compgen -f -- "$word"))
+  [[ "$word" != -* && -n "$files" ]] && COMPREPLY+=($(compgen -f -- "$word"))
   return 0
 }
 complete -o filenames -F _tempera tempera
@@ -76,7 +86,7 @@ complete -o filenames -F _tempera tempera
 std::string Zsh(const std::vector<CompletionNode>& nodes) {
   std::string s = R"(#compdef tempera
 _tempera() {
-  local at="" w
+  local at="" files="" w
   local -a words_here
   for w in "${(@)words[2,CURRENT-1]}"; do
     case "$at/$w" in
@@ -87,17 +97,18 @@ _tempera() {
     s += Cat("    ", option, ") compadd -- ", values, "; return ;;\n");
   s += "    --out) _files; return ;;\n  esac\n  case \"$at\" in\n";
   for (size_t i = 0; i < nodes.size(); ++i) {
+    const auto here = WordsOf(nodes, i);
     s += Cat("    ", Quoted(nodes[i].path), ") words_here=(\n");
-    for (const auto& [word, help] : WordsOf(nodes, i)) {
+    for (const auto& [word, help] : here) {
       std::string entry;
       for (const char c : word) entry += c == ':' ? std::string("\\:") : std::string(1, c);
       s += Cat("      ", Quoted(help.empty() ? entry : Cat(entry, ":", help)), "\n");
     }
-    s += "    ) ;;\n";
+    s += TakesFiles(here) ? "    ) files=1 ;;\n" : "    ) ;;\n";
   }
   s += R"(  esac
-  _describe -o tempera words_here
-  [[ "$PREFIX" != -* && -n "$at" ]] && _files
+  _describe tempera words_here
+  [[ "$PREFIX" != -* && -n "$files" ]] && _files
   return 0
 }
 if [ "$funcstack[1]" = "_tempera" ]; then _tempera "$@"; else compdef _tempera tempera; fi

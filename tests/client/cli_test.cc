@@ -572,6 +572,8 @@ TEST_F(Cli, BashCompletesCommandsOptionsAndValues) {
   EXPECT_EQ(Complete(script, "tempera jobs list --js"), "--json\n");
   EXPECT_EQ(Complete(script, "tempera quantize --method t"), "tfmq\n");
   EXPECT_EQ(Complete(script, "tempera completion z"), "zsh\n");
+  EXPECT_THAT(Complete(script, "tempera generate /tm"), HasSubstr("/tmp"));
+  EXPECT_EQ(Complete(script, "tempera jobs /tm"), "\n");
 }
 
 TEST_F(Cli, ZshScriptNamesEveryCommand) {
