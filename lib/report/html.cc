@@ -10,8 +10,8 @@
 namespace tempera {
 namespace {
 
-constexpr char kReplacement[] = "\xEF\xBF\xBD";  // U+FFFD
-constexpr char kNoBreak[] = "\xC2\xA0";          // no line break between a figure and its unit
+constexpr char kReplacement[] = "\uFFFD";
+constexpr char kNoBreak[] = "\u00A0";  // no line break between a figure and its unit
 
 // Length of the well-formed UTF-8 sequence at the beginning of `text` and its code point; 0 if there is none.
 size_t DecodeUtf8(std::string_view text, uint32_t& code) {
@@ -59,6 +59,17 @@ std::string General(double value, std::chars_format format, int precision) {
 
 void Html::AddText(std::string_view text) { text_ += EscapeHtml(text); }
 
+Html Dotted(std::string_view name) {
+  Html h;
+  while (!name.empty()) {
+    const size_t end = std::min(name.find('.'), name.size() - 1) + 1;
+    h(name.substr(0, end));
+    name.remove_prefix(end);
+    if (!name.empty()) h("<wbr>");
+  }
+  return h;
+}
+
 std::string EscapeHtml(std::string_view text) {
   std::string out;
   out.reserve(text.size());
@@ -100,6 +111,14 @@ std::string Figure(double value) {
   // more.
   const int digits = 2 - static_cast<int>(std::floor(std::log10(size)));
   return Fixed(value, std::max(0, digits));
+}
+
+std::string Short(double value) {
+  std::string text = Figure(value);
+  if (text.find('.') == std::string::npos || text.find('e') != std::string::npos) return text;
+  text.erase(text.find_last_not_of('0') + 1);
+  if (text.back() == '.') text.pop_back();
+  return text;
 }
 
 std::string Percent(double ratio) { return Cat(Figure(100 * ratio), kNoBreak, "%"); }

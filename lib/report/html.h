@@ -51,6 +51,9 @@ class Html {
   std::string text_;
 };
 
+// A name that may break after its dots, where lines are short.
+Html Dotted(std::string_view name);
+
 // For element content and for attributes in double quotes: & < > " ' become entities; control characters,
 // line and direction controls of Unicode and bytes that are no UTF-8 become U+FFFD.
 std::string EscapeHtml(std::string_view text);
@@ -58,6 +61,7 @@ std::string EscapeHtml(std::string_view text);
 // All figures use a point, never the locale.
 std::string Fixed(double value, int digits);  // 33.10
 std::string Figure(double value);             // three significant digits: 0.00412, 12.3, 1.20e-7
+std::string Short(double value);              // the same without zeros at the end: 8, 0.5
 std::string Percent(double ratio);            // "0.412 %", "0 %", "12.3 %"
 std::string Bytes(int64_t bytes);             // "7.93 MB", decimal units
 std::string Count(int64_t number);            // "1,100"

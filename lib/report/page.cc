@@ -18,16 +18,17 @@ std::string Base64OfHex(const std::string& hex) {
   return Base64(bytes);
 }
 
-void Tile(Html& h, const std::string& figure, const std::string& label, const std::string& more) {
-  h("<li><b>", figure, "</b><span>", label, "</span><small>", more, "</small></li>\n");
+void Tile(Html& h, const std::string& figure, const std::string& label, const std::string& more,
+          const Html& attributes = Html()) {
+  h("<li", attributes, "><b>", figure, "</b><span>", label, "</span><small>", more, "</small></li>\n");
 }
 
 std::string ScoreText(const Score& score, int digits) {
-  return score.value.has_value() ? Fixed(*score.value, digits) : "\xE2\x80\x93";
+  return score.value.has_value() ? Fixed(*score.value, digits) : std::string(kNone);
 }
 
 std::string AccuracyText(const Score& score) {
-  return score.value.has_value() ? Fixed(100 * *score.value, 1) + "\xC2\xA0%" : "\xE2\x80\x93";
+  return score.value.has_value() ? Cat(Fixed(100 * *score.value, 1), "\u00A0%") : std::string(kNone);
 }
 
 // Means and intervals of all methods on one axis; the row of `method` in it.
@@ -54,15 +55,15 @@ Html IntervalPlot(const Input& in, size_t method) {
 void MethodRow(Html& h, const Input& in, size_t i) {
   const MethodResult& m = in.e.methods[i];
   const int64_t wrong = TemporalMismatches(m);
-  h("<tr", i == 0 ? Html()(" class=\"own\"") : Html(), "><th scope=\"row\">", Swatch(i), MethodTitle(m),
-    i == 0 ? Html()(" <small>this artifact</small>") : Html(), "</th>");
+  h("<tr", i == 0 ? Html()(" class=\"own\"") : Html(), "><th scope=\"row\"><span class=\"name\">", Swatch(i),
+    MethodTitle(m), "</span>", i == 0 ? Html()(" <small>this artifact</small>") : Html(), "</th>");
   if (m.psnr.has_value()) {
     const Interval& p = m.psnr->mean;
     h("<td class=\"n\">", Fixed(p.mean, 2));
-    if (p.low.has_value()) h(" <small>", Fixed(*p.low, 2), "\xE2\x80\x93", Fixed(*p.high, 2), "</small>");
+    if (p.low.has_value()) h(" <small>", Fixed(*p.low, 2), "\u2013", Fixed(*p.high, 2), "</small>");
     h("</td><td>", IntervalPlot(in, i), "</td><td class=\"n\">", Fixed(m.ssim->mean.mean, 4), "</td>");
   } else {
-    h("<td class=\"n\">\xE2\x80\x93</td><td></td><td class=\"n\">\xE2\x80\x93</td>");
+    h("<td class=\"n\">", kNone, "</td><td></td><td class=\"n\">", kNone, "</td>");
   }
   h("<td class=\"n\">", ScoreText(m.frechet_distance, 2), "</td><td class=\"n\">",
     AccuracyText(m.class_accuracy), "</td><td class=\"n\">", Percent(MeanTemporalError(m)),
@@ -71,15 +72,13 @@ void MethodRow(Html& h, const Input& in, size_t i) {
 }
 
 Html GroupTable(const Input& in) {
-  Html h;
-  h("<table><caption>Temporal error by block group: mean over the steps, and the worst "
-    "step</caption><thead><tr>"
-    "<th scope=\"col\">method</th>");
-  for (const std::string& g : in.e.groups) h("<th scope=\"col\" class=\"n\">", g, "</th>");
-  h("</tr></thead><tbody>\n");
+  std::vector<Column> columns = {{"method"}};
+  for (const std::string& g : in.e.groups) columns.push_back({g, Column::kNumber});
+  Html h = TableHead(Html(), columns);
   for (size_t i = 0; i < in.e.methods.size(); ++i) {
     const auto& rows = in.e.methods[i].temporal.group_ratio;
-    h("<tr><th scope=\"row\">", Swatch(i), MethodTitle(in.e.methods[i]), "</th>");
+    h("<tr><th scope=\"row\">", "<span class=\"name\">", Swatch(i), MethodTitle(in.e.methods[i]),
+      "</span></th>");
     for (size_t g = 0; g < in.e.groups.size(); ++g) {
       double sum = 0, most = 0;
       for (const auto& row : rows) {
@@ -94,30 +93,26 @@ Html GroupTable(const Input& in) {
   return h("</tbody></table>");
 }
 
+std::string MetricName(const Input& in) {
+  return in.e.feature_network.has_value() ? in.e.feature_network->metric : "Fr\u00E9chet distance";
+}
+
 // Why figures are missing, each reason once.
 Html Reasons(const Input& in) {
   std::vector<std::string> said;
-  Html h;
-  const auto say = [&](std::string_view what, const Score& score) {
-    const std::string text = Cat(what, ": ", score.reason, ".");
-    if (score.value.has_value() || std::find(said.begin(), said.end(), text) != said.end()) return;
-    said.push_back(text);
-    h("<p class=\"note\">No ", text, "</p>\n");
+  const auto say = [&](const std::string& what, const Score& score) {
+    const std::string text = Cat("No ", what, ": ", score.reason, ".");
+    if (!score.value.has_value() && std::find(said.begin(), said.end(), text) == said.end())
+      said.push_back(text);
   };
-  say("Fr\xC3\xA9"
-      "chet distance",
-      in.e.full_precision.frechet_distance);
+  say(MetricName(in), in.e.full_precision.frechet_distance);
   say("class accuracy", in.e.full_precision.class_accuracy);
   for (const MethodResult& m : in.e.methods) {
-    say(Cat("Fr\xC3\xA9"
-            "chet distance of ",
-            m.name),
-        m.frechet_distance.reason == in.e.full_precision.frechet_distance.reason ? Score{0.0, ""}
-                                                                                 : m.frechet_distance);
-    say(Cat("class accuracy of ", m.name),
-        m.class_accuracy.reason == in.e.full_precision.class_accuracy.reason ? Score{0.0, ""}
-                                                                             : m.class_accuracy);
+    say(MetricName(in), m.frechet_distance);
+    say("class accuracy", m.class_accuracy);
   }
+  Html h;
+  for (const std::string& text : said) h("<p class=\"note\">", text, "</p>\n");
   return h;
 }
 
@@ -134,7 +129,7 @@ std::string Page(const Input& in) {
     Base64OfHex(Sha256Hex(kScript)), "'; base-uri 'none'; form-action 'none'\">\n<title>", title,
     "</title>\n<style>");
   h.Raw(kStyle);
-  h("</style>\n</head>\n<body>\n<a class=\"skip\" href=\"#pictures\">Skip to the figures</a>\n<main>\n");
+  h("</style>\n</head>\n<body>\n");
   struct Part {
     std::string id, name;
     Html html;
@@ -152,7 +147,8 @@ std::string Page(const Input& in) {
   add("calibration", "Calibration", CalibrationPart(in));
   add("environment", "Environment", EnvironmentPart(in));
   add("glossary", "Glossary", GlossaryPart(in));
-  h(VerdictPart(in), "<nav aria-label=\"Sections\"><ul>");
+  h("<a class=\"skip\" href=\"#", parts.front().id, "\">Skip to the figures</a>\n<main>\n", VerdictPart(in),
+    "<nav aria-label=\"Sections\"><ul>");
   for (const Part& p : parts) h("<li><a href=\"#", p.id, "\">", p.name, "</a></li>");
   h("</ul></nav>\n");
   for (const Part& p : parts) h(p.html);
@@ -169,6 +165,25 @@ Html Head(std::string_view id, std::string_view title, const Html& lead) {
 Html Scroll(std::string_view label, const Html& content) {
   return Html()("<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"", label, "\">", content,
                 "</div>\n");
+}
+
+Html Captioned(std::string_view caption, const Html& content) {
+  return Html()("<p class=\"cap\">", caption, "</p>\n", Scroll(caption, content));
+}
+
+Html TableHead(const Html& attributes, const std::vector<Column>& columns) {
+  Html h;
+  h("<table", attributes, "><thead><tr>");
+  for (const Column& c : columns) {
+    h("<th scope=\"col\"", c.kind == Column::kNumber ? Html()(" class=\"n\"") : Html(), ">");
+    if (c.kind == Column::kDrawn) {
+      h("<span class=\"vh\">", c.name, "</span>");
+    } else {
+      h(c.name);
+    }
+    h("</th>");
+  }
+  return h("</tr></thead><tbody>\n");
 }
 
 std::string BitsText(int bits) { return bits == 0 || bits == 32 ? "float" : Cat(bits, "-bit"); }
@@ -191,23 +206,20 @@ Html VerdictPart(const Input& in) {
        Cat(Bytes(in.e.bytes.served()), " instead of ", Bytes(in.e.bytes.full_precision)));
   if (own.psnr.has_value()) {
     const Interval& p = own.psnr->mean;
-    Tile(h,
-         Cat(Fixed(p.mean, 1),
-             "\xC2\xA0"
-             "dB"),
-         "PSNR to the original",
+    Tile(h, Cat(Fixed(p.mean, 1), "\u00A0dB"), "PSNR to the original",
          p.low.has_value() ? Cat("95 %: ", Fixed(*p.low, 1), " to ", Fixed(*p.high, 1), " dB, ",
                                  in.e.pairs.size(), " pairs")
                            : std::string("one pair"));
   }
-  Tile(h, Percent(v.temporal_error), "temporal error", "mean over the steps; 0 % is exact");
+  Tile(h, Percent(v.temporal_error), "temporal error", "mean over the steps; 0\u00A0% is exact");
   Tile(h, Cat(v.mismatches, " of ", in.e.schedule.timesteps.size()), "steps mistaken in time",
-       v.mismatches == 0 ? "every step knows its time" : "their features look like another step's");
+       v.mismatches == 0 ? "every step knows its time" : "their features look like another step's",
+       v.mismatches == 0 ? Html() : Html()(" class=\"alarm\""));
   if (own.class_accuracy.value.has_value() && in.e.full_precision.class_accuracy.value.has_value())
     Tile(h, AccuracyText(own.class_accuracy), "class accuracy",
          Cat("the original: ", AccuracyText(in.e.full_precision.class_accuracy)));
   if (v.speedup.has_value())
-    Tile(h, Cat(Figure(*v.speedup), "\xC3\x97"), *v.speedup >= 1 ? "as fast a step" : "the original's speed",
+    Tile(h, Cat(Figure(*v.speedup), "\u00D7"), *v.speedup >= 1 ? "as fast a step" : "the original's speed",
          "against full precision on the same machine");
   h("</ul>\n<ul class=\"says\">\n");
   for (const std::string& sentence : v.sentences) h("<li>", sentence, "</li>\n");
@@ -230,33 +242,30 @@ Html MethodsPart(const Input& in) {
   }
   lead("Temporal error and mistaken steps tell how well time survived.");
   Html h = Head("methods", alone ? "How good it is" : "How the methods compare", lead);
-  const std::string metric = in.e.feature_network.has_value() ? in.e.feature_network->metric
-                                                              : std::string(
-                                                                    "Fr\xC3\xA9"
-                                                                    "chet distance");
-  Html table;
+  Html table = TableHead(Html(), {{"method"},
+                                  {"PSNR, dB", Column::kNumber},
+                                  {"PSNR, drawn", Column::kDrawn},
+                                  {"SSIM", Column::kNumber},
+                                  {MetricName(in), Column::kNumber},
+                                  {"class accuracy", Column::kNumber},
+                                  {"temporal error", Column::kNumber},
+                                  {"mistaken steps", Column::kNumber}});
   table(
-      "<table><caption>Figures by method; small: 95 % confidence interval of the "
-      "mean</caption><thead><tr><th scope=\"col\">method</th>"
-      "<th scope=\"col\" class=\"n\">PSNR, dB</th><th scope=\"col\"><span class=\"vh\">PSNR, "
-      "drawn</span></th>"
-      "<th scope=\"col\" class=\"n\">SSIM</th><th scope=\"col\" class=\"n\">",
-      metric,
-      "</th><th scope=\"col\" class=\"n\">class accuracy</th><th scope=\"col\" class=\"n\">temporal "
-      "error</th>"
-      "<th scope=\"col\" class=\"n\">mistaken steps</th></tr></thead><tbody>\n");
-  table(
-      "<tr><th scope=\"row\"><svg class=\"sw\" viewBox=\"0 0 26 10\" aria-hidden=\"true\"></svg>full "
-      "precision <small>the original</small></th>"
-      "<td class=\"n\">\xE2\x80\x93</td><td></td><td class=\"n\">\xE2\x80\x93</td><td class=\"n\">",
+      "<tr><th scope=\"row\"><span class=\"name\"><span class=\"sw\"></span>full precision</span> <small>the "
+      "original</small></th><td "
+      "class=\"n\">",
+      kNone, "</td><td></td><td class=\"n\">", kNone, "</td><td class=\"n\">",
       ScoreText(in.e.full_precision.frechet_distance, 2), "</td><td class=\"n\">",
       AccuracyText(in.e.full_precision.class_accuracy),
-      "</td><td class=\"n\">0\xC2\xA0%</td><td class=\"n\">0 of ", in.e.schedule.timesteps.size(),
+      "</td><td class=\"n\">0\u00A0%</td><td class=\"n\">0 of ", in.e.schedule.timesteps.size(),
       "</td></tr>\n");
   for (size_t i = 0; i < in.e.methods.size(); ++i) MethodRow(table, in, i);
   table("</tbody></table>");
-  h(Scroll("Figures by method", table), Reasons(in));
-  if (!in.e.groups.empty()) h(Scroll("Temporal error by block group", GroupTable(in)));
+  h(Captioned("Small figures: 95 % confidence interval of the mean", table), Reasons(in));
+  if (!in.e.groups.empty())
+    h("<div class=\"medium\">",
+      Captioned("Temporal error by block group: mean over the steps; small: the worst step", GroupTable(in)),
+      "</div>\n");
   return h("</section>\n");
 }
 

@@ -4,6 +4,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "report/evaluation.h"
 #include "report/html.h"
@@ -44,10 +45,25 @@ Html GlossaryPart(const Input& in);
 
 // Opens a section: heading and how to read it. `lead` may hold markup.
 Html Head(std::string_view id, std::string_view title, const Html& lead);
-// Wraps what may be wider than a phone, so that it alone scrolls.
+// Wraps what may be wider than a phone, so that it alone scrolls. `label` is read aloud.
 Html Scroll(std::string_view label, const Html& content);
+// The same with `caption` above it, for all to see.
+Html Captioned(std::string_view caption, const Html& content);
+// Opens a table: its class (may be empty) and the heads of its columns.
+struct Column {
+  enum Kind {
+    kText,
+    kNumber,
+    kDrawn
+  };  // kDrawn: named for those who hear the page, as what is drawn needs no title
+  std::string name;
+  Kind kind = kText;
+};
+Html TableHead(const Html& attributes, const std::vector<Column>& columns);
 // "8-bit", "float"
 std::string BitsText(int bits);
+// A figure that is not there.
+inline constexpr std::string_view kNone = "\u2013";
 // Class of a series, "s0" to "s5": colour and dash of a method in every chart and table.
 std::string Series(size_t method);
 // A stroke in the colour and dash of a series, for legends.

@@ -29,7 +29,7 @@ LogAxis AxisOver(double low, double high) {
   int last = first + 1;
   while (RoundNumber(last) < high * (1 - 1e-9)) ++last;
   LogAxis axis{RoundNumber(first), RoundNumber(last), {}};
-  const bool decades = last - first > 7;
+  const bool decades = last - first > 9;
   for (int i = first; i <= last; ++i)
     if (!decades || (i % 3 + 3) % 3 == 0) axis.ticks.push_back(RoundNumber(i));
   return axis;
@@ -52,11 +52,11 @@ struct Frame {
 
 Html LineChart(const Input& in, const LogAxis& axis, const Frame& frame) {
   const size_t steps = in.e.schedule.timesteps.size();
-  const double left = 62, right = frame.width - 14, top = 12, bottom = frame.height - 58;
+  const double left = 62, right = frame.width - 14, top = 12, bottom = frame.height - 64;
   const auto x = [&](size_t k) {
     return steps == 1
                ? (left + right) / 2
-               : left + 12 + (right - left - 24) * static_cast<double>(k) / static_cast<double>(steps - 1);
+               : left + 22 + (right - left - 40) * static_cast<double>(k) / static_cast<double>(steps - 1);
   };
   const auto y = [&](double v) { return bottom - (bottom - top) * axis.Place(v); };
   Html h;
@@ -67,16 +67,16 @@ Html LineChart(const Input& in, const LogAxis& axis, const Frame& frame) {
   for (const double tick : axis.ticks)
     h("<path class=\"grid\" d=\"M", Fixed(left, 0), " ", Fixed(y(tick), 1), "H", Fixed(right, 0),
       "\"/><text class=\"end\" x=\"", Fixed(left - 8, 0), "\" y=\"", Fixed(y(tick) + 4, 1), "\">",
-      Percent(tick), "</text>\n");
+      Short(100 * tick), "\u00A0%", "</text>\n");
   const size_t stride = LabelStride(steps, frame.labels);
   for (size_t k = 0; k < steps; k += stride)
     h("<path class=\"grid\" d=\"M", Fixed(x(k), 1), " ", Fixed(bottom, 0), "v5\"/><text class=\"mid\" x=\"",
-      Fixed(x(k), 1), "\" y=\"", Fixed(bottom + 20, 0), "\">", k, "</text><text class=\"mid dim\" x=\"",
-      Fixed(x(k), 1), "\" y=\"", Fixed(bottom + 36, 0), "\">", TauText(in.e.schedule.timesteps[k]),
+      Fixed(x(k), 1), "\" y=\"", Fixed(bottom + 24, 0), "\">", k, "</text><text class=\"mid dim\" x=\"",
+      Fixed(x(k), 1), "\" y=\"", Fixed(bottom + 41, 0), "\">", TauText(in.e.schedule.timesteps[k]),
       "</text>\n");
-  h("<text class=\"end\" x=\"", Fixed(left - 8, 0), "\" y=\"", Fixed(bottom + 20, 0),
-    "\">step</text><text class=\"end dim\" x=\"", Fixed(left - 8, 0), "\" y=\"", Fixed(bottom + 36, 0),
-    "\">\xCF\x84</text><text class=\"dim\" x=\"", Fixed(left, 0), "\" y=\"", Fixed(frame.height - 4, 0),
+  h("<text class=\"end\" x=\"", Fixed(left - 8, 0), "\" y=\"", Fixed(bottom + 24, 0),
+    "\">step</text><text class=\"end dim\" x=\"", Fixed(left - 8, 0), "\" y=\"", Fixed(bottom + 41, 0),
+    "\">\u03C4</text><text class=\"dim\" x=\"", Fixed(left, 0), "\" y=\"", Fixed(frame.height - 4, 0),
     "\">noise</text><text class=\"dim end\" x=\"", Fixed(right, 0), "\" y=\"", Fixed(frame.height - 4, 0),
     "\">picture</text>\n");
   for (size_t i = in.e.methods.size(); i-- > 0;) {  // the artifact's own on top
@@ -94,7 +94,7 @@ Html LineChart(const Input& in, const LogAxis& axis, const Frame& frame) {
     const double radius = steps <= 60 ? 2.6 : 1.6;
     for (size_t k = 0; k < steps; ++k) {
       h("<circle cx=\"", Fixed(x(k), 1), "\" cy=\"", Fixed(y(t.ratio[k]), 1), "\" r=\"", Fixed(radius, 1),
-        "\"><title>", MethodTitle(in.e.methods[i]), ", step ", k, ", \xCF\x84 ",
+        "\"><title>", MethodTitle(in.e.methods[i]), ", step ", k, ", \u03C4 ",
         TauText(in.e.schedule.timesteps[k]), ": ", Percent(t.ratio[k]));
       if (t.mismatch[k]) h(", looks like another step");
       h("</title></circle>");
@@ -108,20 +108,18 @@ Html LineChart(const Input& in, const LogAxis& axis, const Frame& frame) {
 }
 
 Html TimeTable(const Input& in) {
-  Html h;
-  h("<table><caption>Each step: temporal error, cosine to the original, and \xE2\x9C\x95 where the features "
-    "look like another "
-    "step's</caption><thead><tr><th scope=\"col\" class=\"n\">step</th><th scope=\"col\" "
-    "class=\"n\">\xCF\x84</th>");
-  for (const MethodResult& m : in.e.methods)
-    h("<th scope=\"col\" class=\"n\">", MethodTitle(m), "</th><th scope=\"col\" class=\"n\">cosine</th>");
-  h("</tr></thead><tbody>\n");
+  std::vector<Column> columns = {{"step", Column::kNumber}, {"\u03C4", Column::kNumber}};
+  for (const MethodResult& m : in.e.methods) {
+    columns.push_back({MethodTitle(m), Column::kNumber});
+    columns.push_back({"cosine", Column::kNumber});
+  }
+  Html h = TableHead(Html(), columns);
   for (size_t k = 0; k < in.e.schedule.timesteps.size(); ++k) {
     h("<tr><th scope=\"row\" class=\"n\">", k, "</th><td class=\"n\">", TauText(in.e.schedule.timesteps[k]),
       "</td>");
     for (const MethodResult& m : in.e.methods) {
       h("<td class=\"n\">", Percent(m.temporal.ratio[k]));
-      if (m.temporal.mismatch[k]) h(" <span class=\"bad\">\xE2\x9C\x95</span>");
+      if (m.temporal.mismatch[k]) h(" <span class=\"bad\">\u2715</span>");
       h("</td><td class=\"n\">", Fixed(m.temporal.cosine[k], 5), "</td>");
     }
     h("</tr>\n");
@@ -184,9 +182,9 @@ Html ShadesLegend(const Shades& s, bool reconstructed, bool cached) {
   Html h;
   h("<p class=\"legend\"><span>error of what is served:</span> ");
   if (s.high > s.low) {
-    h("<span>", Percent(s.low), "</span><span class=\"ramp\" aria-hidden=\"true\">");
+    h("<span>", Percent(s.low), " <span class=\"ramp\" aria-hidden=\"true\">");
     for (int i = 0; i < kShades; ++i) h("<i class=\"h", i, "\"></i>");
-    h("</span><span>", Percent(s.high), " (logarithmic)</span>");
+    h("</span> ", Percent(s.high), " (logarithmic)</span>");
   } else {
     h("<span>", Percent(s.high), " everywhere</span>");
   }
@@ -222,7 +220,8 @@ Html HeatTable(const Input& in, const Shades& shades, const std::string& common)
         "</th></tr>\n");
       group = f.group;
     }
-    h("<tr><th scope=\"row\">", std::string_view(f.name).substr(0, f.name.size() - common.size()), "</th>");
+    h("<tr><th scope=\"row\">", Dotted(std::string_view(f.name).substr(0, f.name.size() - common.size())),
+      "</th>");
     for (size_t k = 0; k < steps; ++k) {
       const std::string& strategy = map.strategy[k][i];
       if (!Measured(map, k, i)) {
@@ -267,7 +266,7 @@ Html TimePart(const Input& in) {
     h("<span>", Swatch(i), MethodTitle(in.e.methods[i]), "</span> ");
     crossed = crossed || TemporalMismatches(in.e.methods[i]) > 0;
   }
-  if (crossed) h("<span><b class=\"bad\">\xE2\x9C\x95</b> looks like another step</span>");
+  if (crossed) h("<span><b class=\"bad\">\u2715</b> looks like another step</span>");
   h("</p>\n");
   if (high == 0) {
     h("<p>Every error is exactly 0.</p>\n");
@@ -278,8 +277,11 @@ Html TimePart(const Input& in) {
     if (zero) h("<figcaption class=\"note\">Points on the lowest line are exactly 0.</figcaption>");
     h("</figure>\n");
   }
-  return h("<details><summary>The same as a table</summary>", Scroll("Temporal error by step", TimeTable(in)),
-           "</details>\n</section>\n");
+  return h(
+      "<details><summary>The same as a table</summary>",
+      Captioned("Temporal error and cosine to the original, step by step; \u2715: looks like another step",
+                TimeTable(in)),
+      "</details>\n</section>\n");
 }
 
 Html FeaturesPart(const Input& in) {
@@ -294,7 +296,7 @@ Html FeaturesPart(const Input& in) {
   lead(
       "A temporal feature is what one block of the network is told about the current step. Each row is such "
       "a block, each column a step; "
-      "the darker the cell, the larger the error of what is served. ");
+      "the stronger its colour, the larger the error of what is served. ");
   if (cache == cells) {
     lead("All ", Count(cells), " come from the cache: no time layer runs when the artifact paints.");
   } else if (reconstruct == cells) {
@@ -309,7 +311,13 @@ Html FeaturesPart(const Input& in) {
   Html h = Head("features", "Temporal features, step by step", lead);
   const Shades shades = ShadesOf(map);
   h(ShadesLegend(shades, reconstruct > 0 && cache + mixed > 0, cache > 0 && reconstruct + mixed > 0));
-  h(Scroll("Error by temporal feature and step", HeatTable(in, shades, common)));
+  const Html table = Scroll("Error by temporal feature and step", HeatTable(in, shades, common));
+  constexpr size_t kManyRows = 45;  // more than a screen holds
+  if (map.features.size() > kManyRows) {
+    h("<div class=\"tall\">", table, "</div>\n");
+  } else {
+    h(table);
+  }
   h("<p class=\"note\">Point at a cell for both errors.");
   if (!common.empty()) h(" Every name ends in <code>", common, "</code>.");
   return h("</p>\n</section>\n");

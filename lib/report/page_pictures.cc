@@ -30,22 +30,26 @@ Html Picture(const Input& in, const std::string& file, const std::string& alt) {
                 Base64(picture.png), "\">");
 }
 
+// Small pictures grow by a whole factor, so that all their pixels are shown in one size.
+int64_t ColumnWidth(int64_t side) {
+  if (side >= 128) return std::min<int64_t>(side, 220);
+  return side * ((84 + side - 1) / side);
+}
+
 }  // namespace
 
 Html PicturesPart(const Input& in) {
   const SampleFacts& samples = in.e.samples;
   if (samples.rows.empty()) return Html();
-  const std::string times = Figure(samples.amplification);
+  const std::string times = Short(samples.amplification);
   Html lead;
   lead("Each column is one seed, painted by the original and by ",
        in.e.methods.size() == 1 ? Html()("the quantized model") : Html()("each method"),
-       ". The rows marked \xE2\x80\x9C"
-       "difference\xE2\x80\x9D show what changed, amplified ",
-       times, " times: black means equal.");
+       ". The rows marked \u201Cdifference\u201D show what changed, amplified ", times,
+       " times: black means equal.");
   Html h = Head("pictures", "The pictures", lead);
 
-  const int64_t side = in.pictures.at(samples.rows[0].full_precision).width;
-  const int64_t column = std::clamp<int64_t>(side, 92, 220);
+  const int64_t column = ColumnWidth(in.pictures.at(samples.rows[0].full_precision).width);
   Html table;
   table("<table class=\"sheet\" style=\"--col:", column, "px\"><thead><tr><td></td>");
   for (const Sample& row : samples.rows) {
@@ -67,11 +71,9 @@ Html PicturesPart(const Input& in) {
       table("<td>",
             Picture(in, row.methods[i].picture,
                     Cat(NameText(in, row), ", ", MethodTitle(m), ", ", psnr, " dB")),
-            "<small>", psnr,
-            "\xC2\xA0"
-            "dB</small></td>");
+            "<small>", psnr, "\u00A0dB</small></td>");
     }
-    table("</tr>\n<tr class=\"diff\"><th scope=\"row\">difference<small>", times, "\xC3\x97</small></th>");
+    table("</tr>\n<tr class=\"diff\"><th scope=\"row\">difference<small>", times, "\u00D7</small></th>");
     for (const Sample& row : samples.rows)
       table("<td>",
             Picture(in, row.methods[i].difference,

@@ -19,7 +19,7 @@ const std::string_view kStyle = R"css(
 html{scroll-behavior:smooth;-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;
 font-variant-numeric:tabular-nums;overflow-wrap:break-word}
-main{max-width:1180px;margin:0 auto;padding:24px 24px 64px}
+main{max-width:1280px;margin:0 auto;padding:24px 24px 64px}
 h1,h2{line-height:1.2;margin:0;overflow-wrap:anywhere}
 h1{font-size:1.15rem;font-weight:600}
 h1 span{color:var(--soft);font-weight:400}
@@ -41,6 +41,8 @@ section{scroll-margin-top:60px}
 ul.tiles{list-style:none;margin:0;padding:0;display:grid;grid-template-columns:repeat(auto-fit,minmax(158px,1fr));gap:12px}
 ul.tiles li{border:1px solid var(--line);border-left:4px solid var(--accent);border-radius:8px;padding:10px 12px}
 ul.tiles b{display:block;font-size:1.5rem;line-height:1.25;font-weight:650}
+ul.tiles .alarm{border-left-color:var(--bad)}
+ul.tiles .alarm b{color:var(--bad)}
 ul.tiles span,ul.tiles small{display:block}
 ul.tiles small{line-height:1.35;margin-top:2px}
 ul.says{margin:1.2em 0 0;padding-left:1.2em;max-width:60em}
@@ -49,19 +51,24 @@ nav{position:sticky;top:0;z-index:5;background:var(--ground);margin:0 0 14px;pad
 nav ul{list-style:none;display:flex;gap:4px 18px;margin:0;padding:0 2px;overflow-x:auto;white-space:nowrap;font-size:.9375rem}
 nav a{text-decoration:none;display:block;padding:3px 0}
 nav a:hover{text-decoration:underline}
-.scroll{overflow-x:auto;margin:0 0 14px;max-width:100%}
+.scroll{overflow-x:auto;margin:0 0 18px;max-width:100%}
+.cap{color:var(--soft);font-size:.875rem;margin:0}
 table{border-collapse:collapse;width:100%;font-size:.9375rem}
-caption{text-align:left;color:var(--soft);font-size:.875rem;padding:8px 0}
 th,td{text-align:left;padding:6px 12px 6px 0;border-bottom:1px solid var(--line);vertical-align:middle;font-weight:400}
 thead th{color:var(--soft);font-size:.8125rem;line-height:1.3;vertical-align:bottom}
 tbody th{font-weight:500}
 .n{text-align:right;white-space:nowrap}
-td.n+td:not(.n),td.n+th{padding-left:8px}
+th>small{display:block;font-weight:400}
+.keyed{padding-left:22px}
+.keyed .key{margin-left:-22px}
+.name{white-space:nowrap}
+.n+td:not(.n),thead .n+th:not(.n){padding-left:10px}
 tr.own{background:var(--shade)}
 tr.own th{font-weight:700}
 tr.sum th,tr.sum td{font-weight:650;border-top:2px solid var(--line)}
 .bad{color:var(--bad);font-weight:650}
-.sw{width:26px;height:10px;margin-right:8px;vertical-align:middle;flex:none}
+.sw{display:inline-block;width:26px;height:10px;margin-right:8px;vertical-align:middle;flex:none}
+.name:has(.sw)+small,.sw~small{margin-left:34px}
 .iv{width:150px;height:16px;display:block}
 .s0{--c:var(--s0)}.s1{--c:var(--s1)}.s2{--c:var(--s2)}.s3{--c:var(--s3)}.s4{--c:var(--s4)}.s5{--c:var(--s5)}
 .line{fill:none;stroke:var(--c);stroke-width:2;stroke-linejoin:round}
@@ -80,6 +87,7 @@ figure{margin:0 0 12px}
 .narrow{display:none;max-width:560px}
 .legend{display:flex;flex-wrap:wrap;gap:4px 20px;align-items:center;font-size:.9375rem;margin:0 0 10px}
 .legend>span{display:inline-flex;align-items:center;gap:6px}
+.ramp{display:inline-flex}
 .ramp i{width:22px;height:14px;display:inline-block}
 .key{width:14px;height:14px;display:inline-block;vertical-align:-2px;margin-right:8px;border-radius:2px}
 details{margin:8px 0 0}
@@ -87,7 +95,7 @@ summary{cursor:pointer;color:var(--accent);padding:4px 0}
 .sheet{width:auto;margin:0}
 .sheet th,.sheet td{border:0;padding:3px 4px;text-align:center;vertical-align:top}
 .sheet tbody th,.sheet thead td{position:sticky;left:0;z-index:2;background:var(--card);text-align:left;min-width:104px;padding-right:10px;vertical-align:middle}
-.sheet th small{display:block;font-weight:400}
+.sheet th small{margin-left:0}
 .sheet thead th{min-width:var(--col);font-weight:600;color:var(--ink);overflow-wrap:anywhere}
 .sheet img{width:var(--col);height:auto;display:block;margin:0 auto;background:var(--grid);border-radius:3px}
 .sheet td small{display:block;line-height:1.3}
@@ -98,6 +106,8 @@ summary{cursor:pointer;color:var(--accent);padding:4px 0}
 .heat th:first-child{width:190px}
 .heat thead th{padding:0 0 3px;overflow:visible;white-space:nowrap;font-size:.75rem}
 .heat tbody th{position:sticky;left:0;z-index:1;background:var(--card);padding:0 8px 0 0;border:0;line-height:1.25;font-weight:400;overflow-wrap:anywhere}
+.tall .heat thead th{position:sticky;top:0;background:var(--card);z-index:2}
+.tall .heat{border-spacing:0}
 .heat .group th{font-weight:650;color:var(--soft);padding:8px 0 2px}
 .heat td{padding:0;height:18px;border:1px solid var(--card);font-size:1px;line-height:1px;color:transparent;overflow:hidden;user-select:none}
 .h0{background-color:var(--h0)}.h1{background-color:var(--h1)}.h2{background-color:var(--h2)}.h3{background-color:var(--h3)}
@@ -114,13 +124,18 @@ summary{cursor:pointer;color:var(--accent);padding:4px 0}
 .full{background:var(--full)}
 .b0{background:var(--b0)}.b1{background:var(--b1)}.b2{background:var(--b2)}.b3{background:var(--b3)}.b4{background:var(--b4)}
 .meter{position:relative;min-width:120px}
-.meter i{position:absolute;left:0;top:5px;bottom:5px;background:var(--shade);border-right:2px solid var(--accent)}
+.meter i{position:absolute;left:0;top:5px;bottom:5px;width:calc((100% - 56px)*var(--v));background:var(--shade);border-right:2px solid var(--accent)}
+.wide-meter i{width:calc(100%*var(--v))}
+.wide-meter{width:55%}
+.medium{max-width:760px}
+.cols{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,430px),1fr));gap:0 44px}
 .meter span{position:relative}
 .tall .scroll{max-height:640px;overflow:auto;border:1px solid var(--line);border-radius:6px}
 .layers{font-size:.8125rem}
+@media screen and (min-width:1000px){.layers th,.layers td{white-space:nowrap}.layers wbr{display:none}}
 .layers th,.layers td{padding:4px 10px}
 .layers thead th{position:sticky;top:0;background:var(--card);z-index:1;box-shadow:inset 0 -1px var(--line)}
-.layers tbody th{font-family:ui-monospace,"DejaVu Sans Mono",monospace;font-size:.75rem;overflow-wrap:anywhere;min-width:170px}
+.layers tbody th{font-family:ui-monospace,"DejaVu Sans Mono",monospace;font-size:.75rem;min-width:150px}
 th button{all:unset;cursor:pointer;color:inherit;display:inline-flex;gap:4px;align-items:flex-end}
 th button:focus-visible{outline:2px solid var(--accent)}
 th button::after{content:"\2195";opacity:.5}
@@ -131,11 +146,13 @@ th[aria-sort=descending] button::after{content:"\2193";opacity:1}
 .facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(240px,1fr));gap:10px 24px;margin:0 0 16px}
 .facts dt{color:var(--soft);font-size:.8125rem}
 .facts dd{margin:0;overflow-wrap:anywhere}
+.whole dd{max-width:60em}
+.hash{font-family:ui-monospace,"DejaVu Sans Mono",monospace;font-size:.8125rem}
 .taus{font-size:.875rem}
 .terms{display:grid;grid-template-columns:repeat(auto-fill,minmax(330px,1fr));gap:14px 32px;margin:0}
 .terms dt{font-weight:650}
 .terms dd{margin:0;color:var(--soft)}
-@media (max-width:760px){
+@media screen and (max-width:760px){
 main{padding:10px 10px 40px}
 header,section{padding:16px 14px;border-radius:8px}
 .headline{font-size:1.35rem}
@@ -146,7 +163,10 @@ ul.tiles b{font-size:1.25rem}
 .sheet .sw{display:block}
 .heat th:first-child{width:118px}
 .heat{min-width:560px}
-.terms,.facts{grid-template-columns:1fr}
+.terms{grid-template-columns:1fr}
+.facts{grid-template-columns:1fr 1fr;gap:10px 14px}
+.facts .whole{grid-column:1/-1}
+.filter input{display:block;margin:4px 0 0}
 .iv{width:90px}
 }
 @media print{
@@ -158,10 +178,14 @@ ul.tiles b{font-size:1.25rem}
 @page{margin:14mm}
 body{font-size:10.5pt}
 main{max-width:none;padding:0}
+ul.tiles{grid-template-columns:repeat(3,1fr)}
+.layers th,.layers td{padding:3px 6px}
 header,section{border:0;padding:0;margin:0 0 18px}
 nav,.skip,.filter{display:none}
 .scroll,.tall .scroll{overflow:visible;max-height:none;border:0}
 .sheet{width:100%;table-layout:fixed}
+.sheet thead td{width:84px}
+.cols{display:block}
 .sheet thead th,.sheet tbody th{min-width:0}
 .sheet img{width:100%}
 .heat{min-width:0}

@@ -1,5 +1,7 @@
 // Size and speed, layers, calibration, environment, glossary.
 #include <algorithm>
+#include <map>
+#include <utility>
 
 #include "report/page.h"
 
@@ -35,39 +37,57 @@ std::string Joined(const std::vector<std::string>& words, std::string_view empty
   return out.empty() ? std::string(empty) : out;
 }
 
+std::string Milliseconds(const StepTime* s) {
+  return s == nullptr ? std::string(kNone) : Figure(s->milliseconds);
+}
+
+// A row for each batch and thread count, both subjects side by side.
 Html SpeedTable(const Measurements& m) {
-  Html h;
-  h("<table><caption>Time of one denoising step, median</caption><thead><tr><th scope=\"col\" "
-    "class=\"n\">batch</th><th scope=\"col\" "
-    "class=\"n\">threads</th><th scope=\"col\">what runs</th><th scope=\"col\" "
-    "class=\"n\">milliseconds</th><th scope=\"col\" "
-    "class=\"n\">a picture</th><th scope=\"col\" class=\"n\">runs</th></tr></thead><tbody>\n");
-  for (const StepTime& s : m.steps)
-    h("<tr><td class=\"n\">", s.batch, "</td><td class=\"n\">", s.threads, "</td><td>",
-      std::string_view(s.subject == "quantized" ? "quantized" : "full precision"), "</td><td class=\"n\">",
-      Figure(s.milliseconds), "</td><td class=\"n\">", Figure(s.milliseconds / static_cast<double>(s.batch)),
-      "</td><td class=\"n\">", s.runs, "</td></tr>\n");
+  struct Pair {
+    const StepTime *full = nullptr, *quantized = nullptr;
+  };
+  std::map<std::pair<int64_t, int64_t>, Pair> rows;
+  for (const StepTime& s : m.steps) {
+    Pair& row = rows[{s.batch, s.threads}];
+    (s.subject == "quantized" ? row.quantized : row.full) = &s;
+  }
+  Html h = TableHead(Html(), {{"pictures at once"},
+                              {"full precision, ms", Column::kNumber},
+                              {"quantized, ms", Column::kNumber},
+                              {"quantized, ms a picture", Column::kNumber},
+                              {"times as fast", Column::kNumber}});
+  for (const auto& [key, row] : rows) {
+    h("<tr><th scope=\"row\">", key.first, "<small class=\"name\">", Plural(key.second, "thread", "threads"),
+      "</small></th><td class=\"n\">", Milliseconds(row.full), "</td><td class=\"n\">",
+      Milliseconds(row.quantized), "</td><td class=\"n\">");
+    h(row.quantized == nullptr ? std::string(kNone)
+                               : Figure(row.quantized->milliseconds / static_cast<double>(key.first)),
+      "</td><td class=\"n\">");
+    h(row.quantized == nullptr || row.full == nullptr
+          ? std::string(kNone)
+          : Figure(row.full->milliseconds / row.quantized->milliseconds),
+      "</td></tr>\n");
+  }
   return h("</tbody></table>");
 }
 
 Html StageTable(const Measurements& m) {
   double all = 0;
   for (const StageTime& s : m.stages) all += s.seconds;
-  Html h;
-  h("<table><caption>How long the job took, stage by stage</caption><thead><tr><th "
-    "scope=\"col\">stage</th><th scope=\"col\" "
-    "class=\"n\">time</th><th scope=\"col\"><span class=\"vh\">drawn</span></th></tr></thead><tbody>\n");
+  Html h = TableHead(Html(), {{"stage"}, {"time", Column::kNumber}, {"time, drawn", Column::kDrawn}});
   for (const StageTime& s : m.stages)
     h("<tr><th scope=\"row\">", s.name, "</th><td class=\"n\">", Seconds(s.seconds),
-      "</td><td class=\"meter\"><i style=\"width:", Fixed(all > 0 ? 100 * s.seconds / all : 0, 2),
-      "%\"></i></td></tr>\n");
+      "</td><td class=\"meter wide-meter\"><i style=\"--v:", Fixed(all > 0 ? s.seconds / all : 0, 4),
+      "\"></i></td></tr>\n");
   return h("<tr class=\"sum\"><th scope=\"row\">together</th><td class=\"n\">", Seconds(all),
            "</td><td></td></tr></tbody></table>");
 }
 
 std::string PercentFigure(const std::optional<double>& ratio) {
-  return ratio.has_value() ? Figure(100 * *ratio) : "\xE2\x80\x93";
+  return ratio.has_value() ? Figure(100 * *ratio) : std::string(kNone);
 }
+
+std::string BitsFigure(int bits) { return bits == 0 || bits == 32 ? "float" : Cat(bits); }
 
 }  // namespace
 
@@ -86,32 +106,28 @@ Html SizePart(const Input& in) {
   h("<div class=\"bars\"><p>original <b>", Bytes(b.full_precision), "</b></p>",
     Bar({{"original", "full", b.full_precision, ""}}, whole), "<p>quantized <b>", Bytes(b.served()), "</b> (",
     Percent(in.verdict.size_ratio), ")</p>", Bar(shares, whole), "</div>\n");
-  Html table;
-  table(
-      "<table><caption>What the quantized model consists of</caption><thead><tr><th "
-      "scope=\"col\">part</th><th scope=\"col\" "
-      "class=\"n\">bytes</th><th scope=\"col\" class=\"n\">share</th><th scope=\"col\">what it "
-      "is</th></tr></thead><tbody>\n");
+  Html table = TableHead(Html(), {{"part"}, {"bytes", Column::kNumber}, {"share", Column::kNumber}});
+  const auto share_of = [](int64_t part, int64_t all) {
+    return Percent(static_cast<double>(part) / static_cast<double>(std::max<int64_t>(1, all)));
+  };
   for (const Share& s : shares)
-    table("<tr><th scope=\"row\"><i class=\"key ", s.colour, "\"></i>", s.name, "</th><td class=\"n\">",
-          Count(s.bytes), "</td><td class=\"n\">",
-          Percent(static_cast<double>(s.bytes) / static_cast<double>(std::max<int64_t>(1, b.served()))),
-          "</td><td>", s.what, "</td></tr>\n");
-  table("<tr class=\"sum\"><th scope=\"row\">together</th><td class=\"n\">", Count(b.served()),
-        "</td><td class=\"n\">", Percent(1), "</td><td>", Percent(in.verdict.size_ratio),
-        " of the original's ", Count(b.full_precision),
-        "</td></tr>\n"
-        "<tr><th scope=\"row\">reference features</th><td class=\"n\">",
-        Count(b.reference),
-        "</td><td></td><td>full-precision features; read only where the error is watched, so not counted "
-        "above</td></tr>\n"
-        "</tbody></table>");
-  h(Scroll("Parts of the quantized model", table));
-  if (!in.m.steps.empty()) h(Scroll("Time of one step", SpeedTable(in.m)));
+    table("<tr><th scope=\"row\" class=\"keyed\"><i class=\"key ", s.colour, "\"></i>", s.name, "<small>",
+          s.what, "</small></th><td class=\"n\">", Count(s.bytes), "</td><td class=\"n\">",
+          share_of(s.bytes, b.served()), "</td></tr>\n");
+  table("<tr class=\"sum\"><th scope=\"row\" class=\"keyed\">together<small>", Percent(in.verdict.size_ratio),
+        " of the original's ", Count(b.full_precision), " bytes</small></th><td class=\"n\">",
+        Count(b.served()),
+        "</td><td class=\"n\">100\u00A0%</td></tr>\n"
+        "<tr><th scope=\"row\" class=\"keyed\">reference features<small>in full precision; read only "
+        "where the error is watched, so not "
+        "counted above</small></th><td class=\"n\">",
+        Count(b.reference), "</td><td></td></tr>\n</tbody></table>");
+  h("<div class=\"cols\"><div>", Captioned("What the quantized model consists of", table), "</div>\n<div>");
+  if (!in.m.steps.empty()) h(Captioned("Time of one denoising step, median", SpeedTable(in.m)));
   if (in.m.full_precision_resident_bytes.has_value() && in.m.quantized_resident_bytes.has_value())
     h("<p>Loaded, the original takes ", Bytes(*in.m.full_precision_resident_bytes),
       " of memory and the quantized model ", Bytes(*in.m.quantized_resident_bytes), ".</p>\n");
-  return h("</section>\n");
+  return h("</div></div>\n</section>\n");
 }
 
 Html LayersPart(const Input& in) {
@@ -129,21 +145,21 @@ Html LayersPart(const Input& in) {
        "Clipping is the part of the input's values that "
        "fell outside the range.");
   Html h = Head("layers", "Layers", lead);
-  Html table;
-  table(
-      "<table class=\"layers\" data-sortable><caption class=\"vh\">Layers and their "
-      "errors</caption><thead><tr><th scope=\"col\">layer</th><th "
-      "scope=\"col\">role</th><th scope=\"col\">unit</th><th scope=\"col\" class=\"n\">weight bits</th><th "
-      "scope=\"col\" class=\"n\">input "
-      "bits</th><th scope=\"col\">format</th><th scope=\"col\" class=\"n\">output error, %</th><th "
-      "scope=\"col\" class=\"n\">weight error, "
-      "%</th><th scope=\"col\" class=\"n\">clipping, %</th></tr></thead><tbody>\n");
+  Html table = TableHead(Html()(" class=\"layers\" data-sortable"), {{"layer"},
+                                                                     {"role"},
+                                                                     {"unit"},
+                                                                     {"weight bits", Column::kNumber},
+                                                                     {"input bits", Column::kNumber},
+                                                                     {"format"},
+                                                                     {"output error, %", Column::kNumber},
+                                                                     {"weight error, %", Column::kNumber},
+                                                                     {"clipping, %", Column::kNumber}});
   for (const LayerResult& l : in.e.layers) {
-    table("<tr><th scope=\"row\">", l.slot, "</th><td>", l.role, "</td><td>", l.unit, "</td><td class=\"n\">",
-          BitsText(l.weight_bits), "</td><td class=\"n\">", BitsText(l.activation_bits), "</td><td>",
-          l.format, "</td><td class=\"n meter\">");
+    table("<tr><th scope=\"row\">", Dotted(l.slot), "</th><td>", l.role, "</td><td>", Dotted(l.unit),
+          "</td><td class=\"n\">", BitsFigure(l.weight_bits), "</td><td class=\"n\">",
+          BitsFigure(l.activation_bits), "</td><td>", l.format, "</td><td class=\"n meter\">");
     if (l.output_error.has_value() && most > 0)
-      table("<i style=\"width:", Fixed(100 * *l.output_error / most, 1), "%\"></i>");
+      table("<i style=\"--v:", Fixed(*l.output_error / most, 3), "\"></i>");
     table("<span>", PercentFigure(l.output_error), "</span></td><td class=\"n\">",
           PercentFigure(l.weight_error), "</td><td class=\"n\">", PercentFigure(l.clipping_ratio),
           "</td></tr>\n");
@@ -198,10 +214,9 @@ Html EnvironmentPart(const Input& in) {
   h("<dl class=\"facts\">\n");
   Fact(h, "model", Cat(model.name, " (", model.family, ", ", model.pipeline, ")"));
   Fact(h, "pictures",
-       Cat(model.width, " \xC3\x97 ", model.height, ", ", Plural(model.channels, "channel", "channels"),
+       Cat(model.width, " \u00D7 ", model.height, ", ", Plural(model.channels, "channel", "channels"),
            model.classes.empty() ? std::string() : Cat(", ", model.classes.size(), " classes")));
-  Fact(h, "model SHA-256", model.sha256);
-  Fact(h, "artifact", in.artifact_id);
+  h("<div class=\"whole\"><dt>model SHA-256</dt><dd class=\"hash\">", model.sha256, "</dd></div>\n");
   Fact(h, "job", m.job.name.empty() ? m.job.id : Cat(m.job.name, " (", m.job.id, ")"));
   std::string labels;
   for (const auto& [key, value] : m.job.labels) labels += Cat(labels.empty() ? "" : ", ", key, " = ", value);
@@ -216,7 +231,7 @@ Html EnvironmentPart(const Input& in) {
   Fact(h, "system", m.machine.system);
   for (const auto& [name, version] : m.software) Fact(h, name, version);
   h("</dl>\n");
-  if (!m.stages.empty()) h(Scroll("Time of the job", StageTable(m)));
+  if (!m.stages.empty()) h(Captioned("How long the job took, stage by stage", StageTable(m)));
   return h("</section>\n");
 }
 
@@ -228,10 +243,10 @@ Html GlossaryPart(const Input& in) {
       {"full precision, original", "The model as it was given, every number a 32-bit float."},
       {"quantized, W4A8",
        "Weights (W) and the layers' inputs (A) are rounded to small integers: here 4 bits, 16 levels, for "
-       "weights and 8 bits, 256 levels, for inputs. Each integer stands for scale \xC3\x97 (integer "
-       "\xE2\x88\x92 zero point)."},
-      {"denoising step, timestep \xCF\x84",
-       "A diffusion model starts from noise and cleans it step by step. Step 0 is the noisiest; \xCF\x84 is "
+       "weights and 8 bits, 256 levels, for inputs. Each integer stands for scale \u00D7 (integer "
+       "\u2212 zero point)."},
+      {"denoising step, timestep \u03C4",
+       "A diffusion model starts from noise and cleans it step by step. Step 0 is the noisiest; \u03C4 is "
        "the number by which the network is told how noisy its input is."},
       {"temporal feature",
        "What a block of the network is told about the current step. It depends on the step (and the class) "
@@ -247,17 +262,15 @@ Html GlossaryPart(const Input& in) {
        "quantized time layers. For each step and block the one with the smaller error is served."},
       {"PSNR",
        "Peak signal-to-noise ratio: how little two pictures differ, in decibels. 10 dB more is ten times "
-       "less squared difference; equal pictures count as 99 dB. From 40 dB this page says \xE2\x80\x9Cthe "
-       "same\xE2\x80\x9D, from 30 \xE2\x80\x9Cnearly the same\xE2\x80\x9D, from 20 "
-       "\xE2\x80\x9Csimilar\xE2\x80\x9D."},
+       "less squared difference; equal pictures count as 99 dB. From 40 dB this page says \u201Cthe "
+       "same\u201D, from 30 \u201Cnearly the same\u201D, from 20 "
+       "\u201Csimilar\u201D."},
       {"SSIM",
        "Structural similarity: compares brightness, contrast and structure in small windows. 1 is equal."},
       {"95 % confidence",
        "The mean over all possible seeds lies in this range in 19 of 20 such measurements (Student's t over "
        "the pictures)."},
-      {in.e.feature_network.has_value() ? in.e.feature_network->metric
-                                        : std::string("Fr\xC3\xA9"
-                                                      "chet distance"),
+      {in.e.feature_network.has_value() ? in.e.feature_network->metric : "Fr\u00E9chet distance",
        "Distance between two sets of pictures, seen through the features of a classifier as two normal "
        "distributions. Lower is better; comparable only within one model."},
       {"class accuracy",

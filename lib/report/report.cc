@@ -84,11 +84,16 @@ std::string ComparisonSentence(const Verdict::Comparison& c) {
       text += Cat(" (95 % confidence ", IntervalText(gain, 2), " dB",
                   unsure ? ", so neither is proved better" : "", ")");
   }
-  if (c.temporal_error_ratio.has_value()) {
-    text += Cat(c.psnr_gain_db.has_value() ? ", " : "", Figure(*c.temporal_error_ratio),
-                " times its temporal error");
+  if (c.psnr_gain_db.has_value()) text += ", ";
+  const double ratio = c.temporal_error_ratio.value_or(0);
+  if (!c.temporal_error_ratio.has_value()) {
+    text += "whose temporal error is 0";
+  } else if (ratio == 0) {
+    text += "no temporal error at all";
+  } else if (ratio <= 1) {
+    text += Cat("temporal error ", Figure(1 / ratio), " times smaller");
   } else {
-    text += Cat(c.psnr_gain_db.has_value() ? "; " : "", "its temporal error is 0");
+    text += Cat("temporal error ", Figure(ratio), " times larger");
   }
   return text + ".";
 }
@@ -199,8 +204,7 @@ Verdict Judge(const Evaluation& e, const Measurements& m) {
       v.mismatches == 0 ? "; no step looks like another one."
                         : Cat("; ", Plural(v.mismatches, "step looks", "steps look"), " like another one.")));
   if (v.speedup.has_value())
-    v.sentences.push_back(
-        Cat("One step takes ", Figure(1 / *v.speedup), " times as long as in full precision."));
+    v.sentences.push_back(Cat("One step runs ", Figure(*v.speedup), " times as fast as in full precision."));
   for (const Verdict::Comparison& c : v.comparisons) v.sentences.push_back(ComparisonSentence(c));
   return v;
 }
