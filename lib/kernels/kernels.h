@@ -33,6 +33,7 @@ struct PackedMatrix {
   std::vector<int32_t> code_sum;   // [N], sum over k of code[n][k]
   size_t bytes() const { return codes.size() + 4 * (zero.size() + code_sum.size()); }
 };
+// REQUIRES: 0 <= K <= 32768, 1 <= bits <= 8 (4 for kInt4); else aborts, for sums might leave int32.
 PackedMatrix Pack(Format format, int bits, int64_t n, int64_t k, const uint8_t* codes, const int32_t* zero);
 // The inverse of Pack: codes [N, K] u8 row-major.
 void UnpackMatrix(const PackedMatrix& w, uint8_t* codes);
@@ -75,14 +76,15 @@ void Im2Col(const ConvShape& shape, const uint8_t* q, int32_t zero, int64_t row_
 
 // One row of the kernel table. Best first; the first that `usable` accepts for the matrix serves.
 struct Kernel {
-  const char* name;  // "vnni512", "onednn", "avx2", "scalar"
+  const char* name;  // "vnni512", "avx2", "onednn", "scalar"
   // True if this machine runs it and its result for these bits is exact (u8 x s8 pairs saturate in 16 bits inside
   // kernels without VNNI: a kernel that has that weakness says no where it could show).
   bool (*usable)(const PackedMatrix& w);
   void (*gemm)(const GemmArgs& args);
 };
 const std::vector<Kernel>& Kernels();
-// The kernel that serves `w`. TEMPERA_KERNEL=<name> pins one (where it is usable), for tests and bug reports.
+// The kernel that serves `w`. TEMPERA_KERNEL=<name> pins one (where it is usable), for tests and bug reports; an
+// unknown name is said on stderr and ignored.
 const Kernel& Choose(const PackedMatrix& w);
 
 // What this machine can do, found by running it: instructions that CPUID shows may still die in a virtual machine, so

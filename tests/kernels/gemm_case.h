@@ -48,14 +48,17 @@ struct GemmCase {
 
   std::vector<int64_t> Expected() const {
     std::vector<int64_t> sums(static_cast<size_t>(m * n));
-    for (int64_t i = 0; i < m; ++i)
+    for (int64_t i = 0; i < m; ++i) {
       for (int64_t j = 0; j < n; ++j) {
+        const uint8_t* row = a.data() + i * lda();
+        const uint8_t* column = codes.data() + j * k;
+        const int64_t column_zero = zero[static_cast<size_t>(j)];
         int64_t sum = 0;
         for (int64_t x = 0; x < k; ++x)
-          sum += (int64_t{a[static_cast<size_t>(i * lda() + x)]} - a_zero) *
-                 (int64_t{codes[static_cast<size_t>(j * k + x)]} - zero[static_cast<size_t>(j)]);
+          sum += (int64_t{row[x]} - a_zero) * (int64_t{column[x]} - column_zero);
         sums[static_cast<size_t>(i * n + j)] = sum;
       }
+    }
     return sums;
   }
 
