@@ -26,8 +26,8 @@ RULES = ROOT / "deploy/prometheus/rules.yml"
 TARGET = {"job", "instance", "namespace", "pod", "service", "endpoint", "container"}
 BUILTIN = {"up": set(), "ALERTS": {"alertname", "alertstate", "severity"}}
 RARE = {
-    "tempera_numeric_failures_total", "tempera_feature_cache_verify_failures_total",
-    "tempera_feature_cache_evictions_total", "tempera_quantize_job_progress_ratio",
+    "tempera_feature_cache_verify_failures_total", "tempera_feature_cache_evictions_total",
+    "tempera_quantize_job_progress_ratio",
 }
 SUFFIX = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("",), "gauge": ("",)}
 
