@@ -50,7 +50,8 @@ REFUSED = [
     ("resources.limit.cpu=1", "limit"),
     ("probes.startup.periodSeconds=0", "periodSeconds"),
     ("probes.readiness.path=/", "path"),
-    ("terminationGracePeriodSeconds=soon", "terminationGracePeriodSeconds"),
+    ("server.drainSeconds=soon", "drainSeconds"),
+    ("server.logLevel=loud", "logLevel"),
     ("podSecurityContext.runAsUserr=0", "runAsUserr"),
     ("securityContext.capabilities.dropp={ALL}", "dropp"),
     ("podSecurityContext.seccompProfile.type=Default", "type"),
@@ -160,7 +161,9 @@ class Chart(unittest.TestCase):
         self.assertEqual(server["args"], [
             "--data=/var/lib/tempera", "--listen=0.0.0.0:50051", "--metrics-listen=0.0.0.0:9464",
             "--model-root=/opt/tempera/zoo", "--model-root=/srv/more", "--model-root=/models", "--load=fashion:stable",
-            "--load=/opt/tempera/zoo/fashion", "--memory-budget=8589934592", "--threads=8", "--no-worker"])
+            "--load=/opt/tempera/zoo/fashion", "--memory-budget=8589934592", "--threads=8",
+            "--max-queued-generations=1000000", "--drain-delay=0", "--drain=600", "--log-level=debug", "--no-worker"])
+        self.assertEqual(found["Deployment", "painter"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"], 610)
         self.assertEqual(server["image"], "registry.example.org:5000/team/tempera@sha256:" + "0123456789abcdef" * 4)
         self.assertEqual(found["PersistentVolumeClaim", "painter-data"]["spec"]["storageClassName"], "fast")
         self.assertNotIn("helm.sh/resource-policy", found["PersistentVolumeClaim", "painter-data"]["metadata"]["annotations"])

@@ -80,7 +80,8 @@ OWN = [
     (edit(SERVER + ".resources.requests", None), "requests no resources"),
     (edit(POD + ".hostNetwork", True), "hostNetwork"),
 ]
-HELP = "--data --listen --metrics-listen --model-root --load --memory-budget --threads --no-worker"
+HELP = ("--data --listen --metrics-listen --model-root --load --memory-budget --threads --no-worker --drain --drain-delay "
+        "--max-queued-generations --log-level")
 
 
 class CheckManifests(unittest.TestCase):
