@@ -1,12 +1,11 @@
 #include "worker/agent.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <condition_variable>
 #include <future>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <stop_token>
 #include <utility>
 #include <vector>
@@ -14,6 +13,7 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "storage/artifacts.h"
+#include "worker/worker_name.h"
 
 namespace tempera {
 namespace {
@@ -29,12 +29,6 @@ constexpr milliseconds kLongestDelay{60'000};
 
 double SecondsSince(Steady::time_point begin) {
   return std::chrono::duration<double>(Steady::now() - begin).count();
-}
-
-std::string DefaultName() {
-  char host[256] = "worker";
-  ::gethostname(host, sizeof(host) - 1);
-  return Cat(host, ":", ::getpid());
 }
 
 bool IsJobId(const std::string& name) {
@@ -124,6 +118,7 @@ struct WorkerAgent::State {
   void TakeJobs();
   Result<bool> TakeOne();
   void CleanWork();
+  Status BuryTheDead();
   void RunJob(Run& run);
   void Keep(Run& run);
   bool Beat(Run& run, const std::optional<Progress>& progress);
@@ -138,7 +133,7 @@ WorkerAgent::WorkerAgent(AgentOptions options, JobStore& jobs, ObjectStore& obje
                          ComputeJob compute, ParseSpec parse, AgentObserver* observer) {
   TEMPERA_CHECK(compute && parse && !options.work_root.empty(),
                 "agent: compute, parse and work_root must be set");
-  if (options.worker.empty()) options.worker = DefaultName();
+  if (options.worker.empty()) options.worker = ThisWorkerName();
   static Silent silent;
   state_.reset(new State{.options = std::move(options),
                          .jobs = jobs,
@@ -186,6 +181,8 @@ Status WorkerAgent::health() const {
 }
 
 void WorkerAgent::State::TakeJobs() {
+  const Status buried = BuryTheDead();
+  if (!buried.ok()) Log(LogLevel::kWarn, "dead_workers_kept", {{"error", Message(buried)}});
   Steady::time_point cleaned = Steady::time_point::min();
   for (;;) {
     if (cleaned == Steady::time_point::min() || Steady::now() - cleaned >= kCleanEvery) {
@@ -222,6 +219,25 @@ Result<bool> WorkerAgent::State::TakeOne() {
   const std::lock_guard lock(mutex);
   current = nullptr;
   return true;
+}
+
+// A worker that was killed and begins again need not wait for its own lease to run out.
+Status WorkerAgent::State::BuryTheDead() {
+  std::set<std::string> dead;
+  for (const char* filter : {"state = RUNNING", "state = CANCELLING"}) {
+    JobQuery query{.filter = filter, .page_size = 1000};
+    do {
+      TEMPERA_ASSIGN(const JobPage page, jobs.List(query));
+      for (const Job& job : page.jobs)
+        if (IsDeadWorker(job.worker)) dead.insert(job.worker);
+      query.page_token = page.next_page_token;
+    } while (!query.page_token.empty());
+  }
+  for (const std::string& worker : dead) {
+    TEMPERA_ASSIGN(const Swept swept, jobs.EndLeasesOf(worker));
+    observer.OnLeasesExpired(swept.requeued + swept.ended);
+  }
+  return OkStatus();
 }
 
 // Removes the work folders of jobs that are no more or have ended: they were cancelled while they waited, or

@@ -37,8 +37,8 @@ using ComputeJob = std::function<Result<QuantizeJobOutput>(const CallScope&, con
 using ParseSpec = std::function<Result<QuantSpec>(const Json&, const std::string& label)>;
 
 struct AgentOptions {
-  std::string worker;                              // this worker's name; empty: host:pid
-  std::filesystem::path work_root;                 // DataFolder::work()
+  std::string worker;               // this worker's name, unlike any other's; empty: of host and process
+  std::filesystem::path work_root;  // DataFolder::work()
   std::vector<std::filesystem::path> model_roots;  // a job's model must lie in one of them
   std::chrono::milliseconds lease{15'000};         // heartbeats every third of it
   std::chrono::milliseconds poll{500};  // how often an idle worker asks for a job, a busy one for a cancel

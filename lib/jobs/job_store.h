@@ -101,7 +101,7 @@ struct JobStoreOptions {
   std::function<int64_t()> now_ms;
   // A job fails when this many leases in a row were lost without getting further than before: it kills its
   // workers.
-  int64_t max_fruitless = 20;
+  int64_t max_fruitless = 50;
   int64_t keep_keys_ms = 25LL * 3600 * 1000;       // idempotency: at least a day
   int64_t keep_jobs_ms = 30LL * 24 * 3600 * 1000;  // terminal jobs
   std::chrono::milliseconds busy_timeout{10'000};  // wait for another process's transaction
@@ -147,6 +147,8 @@ class JobStore {
   // Ends leases that ran out and forgets old keys and old terminal jobs. Cheap when there is nothing to do:
   // every worker and server calls it often.
   virtual Result<Swept> Sweep() = 0;
+  // Ends the leases of a worker that is known to be dead, as if they had run out.
+  virtual Result<Swept> EndLeasesOf(const std::string& worker) = 0;
 
   // Names for artifacts. `key` as in Create: a repeated request gets the earlier answer.
   virtual Result<Alias> MoveAlias(const AliasMove& move, const std::optional<RequestKey>& key = {}) = 0;

@@ -278,25 +278,22 @@ class SqliteJobStore final : public JobStore {
     if (!needed) return swept;
     Transaction transaction(*db_);
     TEMPERA_TRY(transaction.Begin());
-    std::vector<Row> expired;
-    {
-      Statement s = db_->Prepare(Cat(kSelectJobs, "WHERE state IN (2, 3) AND lease_until_ms <= ?")).Bind(now);
-      while (s.Step()) {
-        TEMPERA_ASSIGN(Row row, ReadRow(s));
-        expired.push_back(std::move(row));
-      }
-      TEMPERA_TRY(s.status());
-    }
-    for (Row& row : expired) {
-      TEMPERA_TRY(GiveBack(row, Unavailable("worker ", row.job.worker, " died or lost its way"), now));
-      ++(IsTerminal(row.job.state) ? swept.ended : swept.requeued);
-      TEMPERA_TRY(Save(row));
-    }
+    TEMPERA_TRY(EndLeases("lease_until_ms <= ?", now, swept));
     TEMPERA_TRY(
         db_->Prepare("DELETE FROM jobs WHERE state IN (4, 5, 6, 7) AND end_ms <= ?").Bind(old_jobs).Run());
     swept.deleted_jobs = db_->changes();
     TEMPERA_TRY(db_->Prepare("DELETE FROM keys WHERE create_ms <= ?").Bind(old_keys).Run());
     swept.deleted_keys = db_->changes();
+    TEMPERA_TRY(transaction.Commit());
+    return swept;
+  }
+
+  Result<Swept> EndLeasesOf(const std::string& worker) override {
+    const std::lock_guard lock(mutex_);
+    Swept swept;
+    Transaction transaction(*db_);
+    TEMPERA_TRY(transaction.Begin());
+    TEMPERA_TRY(EndLeases("worker = ?", worker, swept));
     TEMPERA_TRY(transaction.Commit());
     return swept;
   }
@@ -426,6 +423,26 @@ class SqliteJobStore final : public JobStore {
                       .Bind(now, old_jobs, old_keys);
     TEMPERA_TRY(s.Row());
     return s.Int(0) != 0;
+  }
+
+  // Ends the leases that meet `condition`: their workers are taken for dead.
+  template <typename T>
+  Status EndLeases(const std::string& condition, const T& value, Swept& swept) {
+    std::vector<Row> leased;
+    {
+      Statement s = db_->Prepare(Cat(kSelectJobs, "WHERE state IN (2, 3) AND ", condition)).Bind(value);
+      while (s.Step()) {
+        TEMPERA_ASSIGN(Row row, ReadRow(s));
+        leased.push_back(std::move(row));
+      }
+      TEMPERA_TRY(s.status());
+    }
+    for (Row& row : leased) {
+      TEMPERA_TRY(GiveBack(row, Unavailable("worker ", row.job.worker, " died or lost its way"), Now()));
+      ++(IsTerminal(row.job.state) ? swept.ended : swept.requeued);
+      TEMPERA_TRY(Save(row));
+    }
+    return OkStatus();
   }
 
   // A lease ends without its job being done. `reason` not OK counts against the job.

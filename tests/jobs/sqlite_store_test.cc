@@ -156,6 +156,17 @@ TEST_F(JobStoreTest, AnExpiredLeaseReturnsItsJobAndIsFencedOff) {
   EXPECT_TRUE(absl::IsAborted(store_->Heartbeat(now, kLease, {}).status())) << "it has ended";
 }
 
+TEST_F(JobStoreTest, EndsTheLeasesOfTheDeadAlone) {
+  const std::string a = Make(), b = Make();
+  Take("dead");
+  const Lease alive = Take("alive");
+  EXPECT_EQ(store_->EndLeasesOf("dead")->requeued, 1);
+  EXPECT_EQ(StateOf(a), kQueued);
+  EXPECT_EQ(StateOf(b), kRunning);
+  EXPECT_TRUE(store_->Heartbeat(alive, kLease, {}).ok());
+  EXPECT_EQ(store_->EndLeasesOf("dead")->requeued, 0);
+}
+
 TEST_F(JobStoreTest, AHeartbeatBeforeTheSweepSavesALateLease) {
   Make();
   const Lease lease = Take();
