@@ -62,13 +62,14 @@ at::Tensor PartOf(const Slot& slot, const SlotPart& part, const at::Tensor& x) {
 
 // The input as the layer's arithmetic sees it.
 at::Tensor QuantizedInput(const Slot& slot, ForwardContext& ctx, const at::Tensor& x) {
-  if (slot.activation_bits == 0 || !slot.activations_on) return x;
+  if (slot.activation_bits == 0) return x;
   std::vector<at::Tensor> parts;
   for (size_t p = 0; p < slot.parts.size(); ++p) {
     const at::Tensor part = PartOf(slot, slot.parts[p], x);
     if (slot.state == State::kObserve) ctx.observer->OnInput(slot, p, part, ctx);
-    parts.push_back(FakeQuantize(part, slot, slot.parts[p], ctx));
+    if (slot.activations_on) parts.push_back(FakeQuantize(part, slot, slot.parts[p], ctx));
   }
+  if (!slot.activations_on) return x;
   return parts.size() == 1 ? parts[0] : at::cat(parts, slot.linear ? -1 : 1);
 }
 
@@ -122,11 +123,11 @@ at::Tensor Run(const Slot& slot, ForwardContext& ctx, const at::Tensor& x) {
 at::Tensor RunMatmul(const Slot& slot, ForwardContext& ctx, const at::Tensor& a, const at::Tensor& b) {
   if (slot.state == State::kFloat || slot.activation_bits == 0) return at::matmul(a, b.transpose(-1, -2));
   if (slot.state == State::kInteger) return RunIntegerMatmul(slot, ctx, a, b);
-  if (!slot.activations_on) return at::matmul(a, b.transpose(-1, -2));
   if (slot.state == State::kObserve) {
     ctx.observer->OnInput(slot, 0, a, ctx);
     ctx.observer->OnInput(slot, 1, b, ctx);
   }
+  if (!slot.activations_on) return at::matmul(a, b.transpose(-1, -2));
   return at::matmul(FakeQuantize(a, slot, slot.parts[0], ctx),
                     FakeQuantize(b, slot, slot.parts[1], ctx).transpose(-1, -2));
 }

@@ -126,6 +126,8 @@ class Engine {
   virtual int64_t TemporalMultiplications() const = 0;
 };
 
+// Call once at program start, before any thread: probes the processor and caps what libraries may use of it.
+void InitCompute();
 // Call first on every thread that computes: one intra-op thread, so that results do not depend on the thread count.
 void InitComputeThread();
 

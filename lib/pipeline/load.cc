@@ -1,0 +1,44 @@
+#include "pipeline/load.h"
+
+namespace tempera {
+
+Json ArtifactModel::ToJson() const {
+  return {{"name", name}, {"pipeline", pipeline}, {"family", family}, {"network_label", network_label},
+          {"network_config", network_config}, {"class_names", class_names}, {"temporal_bits", temporal_bits},
+          {"dropped_parameters", dropped_parameters}};
+}
+
+Result<ArtifactModel> ArtifactModel::FromJson(const Json& json) {
+  ArtifactModel m;
+  Fields f(json, "manifest.json: model");
+  f.Need("name", m.name);
+  f.Need("pipeline", m.pipeline);
+  f.Need("family", m.family);
+  f.Need("network_label", m.network_label);
+  f.Need("class_names", m.class_names);
+  f.Need("temporal_bits", m.temporal_bits);
+  f.Need("dropped_parameters", m.dropped_parameters);
+  if (const Json* config = f.Raw("network_config"); config != nullptr) m.network_config = *config;
+  else f.Fail("network_config", "is missing");
+  TEMPERA_TRY(f.Finish());
+  return m;
+}
+
+Json ArtifactSchedule::ToJson() const {
+  return {{"scheduler", scheduler}, {"config", config}, {"steps", steps}, {"eta", eta}, {"timesteps", timesteps}};
+}
+
+Result<ArtifactSchedule> ArtifactSchedule::FromJson(const Json& json) {
+  ArtifactSchedule s;
+  Fields f(json, "manifest.json: schedule");
+  f.Need("scheduler", s.scheduler);
+  f.Need("steps", s.steps);
+  f.Need("eta", s.eta);
+  f.Need("timesteps", s.timesteps);
+  if (const Json* config = f.Raw("config"); config != nullptr) s.config = *config;
+  else f.Fail("config", "is missing");
+  TEMPERA_TRY(f.Finish());
+  return s;
+}
+
+}  // namespace tempera

@@ -1,0 +1,461 @@
+#include "quant/quantizer.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Functions.h>
+
+#include <atomic>
+
+#include <cmath>
+#include <set>
+
+#include "quant/ranges.h"
+#include "quant/weights.h"
+
+namespace tempera {
+namespace {
+
+constexpr int64_t kShardRows = 8;  // rows of one pass: the unit in which results are reproducible
+
+int64_t Shards(int64_t rows) { return (rows + kShardRows - 1) / kShardRows; }
+
+// A stream of random numbers of its own for each (seed, purpose, index).
+at::Generator Stream(uint64_t seed, uint64_t purpose, uint64_t index) {
+  uint64_t z = seed + 0x9E3779B97F4A7C15ull * (purpose * 1000003 + index + 1);  // SplitMix64's mixing
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
+  return at::detail::createCPUGenerator((z ^ (z >> 31)) & 0xFFFFFFFFull);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Quantizer>> Quantizer::Create(const CallScope& scope, const ModelFolder& folder, const QuantSpec& spec,
+                                                     Lanes& lanes) {
+  std::unique_ptr<Quantizer> q(new Quantizer(spec, lanes));
+  nn::Params params(folder.weights, at::kCPU);
+  TEMPERA_ASSIGN(q->network_, BuildDenoiser(folder.network_config, folder.network_label, params));
+  if (q->network_->info().height == 0) return InvalidArgument(folder.network_label, ": sample_size is missing, quantization needs it");
+  SchedulerRequest want{.config = folder.scheduler_config, .name = spec.scheduler, .steps = spec.steps, .eta = spec.eta};
+  if (!spec.spacing.empty()) want.spacing = spec.spacing;
+  TEMPERA_ASSIGN(q->scheduler_, CreateScheduler(want));
+  TEMPERA_ASSIGN(q->trace_, TraceTib(*q->network_));
+  AssignBits(*q->network_, spec);
+  TEMPERA_ASSIGN(q->exact_, ComputeFeatures(scope, *q->network_, q->scheduler_->timesteps(), &lanes));
+  const auto& units = q->network_->units();
+  q->last_reader_.assign(units.size() + 1, -1);
+  for (size_t u = 0; u < units.size(); ++u)
+    for (const int value : units[u].inputs) q->last_reader_[static_cast<size_t>(value)] = static_cast<int>(u);
+  return q;
+}
+
+Status Quantizer::Calibrate(const CallScope& scope, const StageProgress& progress) {
+  const DenoiserInfo& info = network_->info();
+  const auto steps = static_cast<int64_t>(scheduler_->timesteps().size());
+  rows_.samples = spec_.samples_per_step;
+  rows_.label.clear();
+  for (int64_t s = 0; s < rows_.samples && info.classes > 0; ++s)
+    rows_.label.push_back(spec_.classes[static_cast<size_t>(s) % spec_.classes.size()]);
+  rows_.x = at::empty({steps * rows_.samples, info.in_channels, info.height, info.width}, at::kFloat);
+  for (nn::Slot& slot : network_->slots()) slot.state = nn::State::kFloat;
+  std::atomic<int64_t> done{0};
+  const int64_t shards = Shards(rows_.samples);
+  return lanes_.ParallelFor(shards, [&](int64_t shard) -> Status {
+    return nn::TorchEdge("calibration", [&]() -> Status {
+      const at::NoGradGuard guard;
+      const int64_t begin = shard * kShardRows, end = std::min(rows_.samples, begin + kShardRows);
+      NoiseSource noise(spec_.seed * 1000003 + static_cast<uint64_t>(shard));
+      SamplerState state;
+      at::Tensor x = noise.Randn({end - begin, info.in_channels, info.height, info.width}) * scheduler_->init_noise_sigma();
+      TableSource features(exact_);
+      for (int64_t k = 0; k < steps; ++k) {
+        TEMPERA_TRY(scope.Check());
+        const at::Tensor seen = scheduler_->ScaleInput(x, k);
+        rows_.x.narrow(0, k * rows_.samples + begin, end - begin).copy_(seen);
+        std::vector<int64_t> rows;
+        for (int64_t s = begin; s < end; ++s) rows.push_back(k * rows_.samples + s);
+        nn::ForwardContext ctx = RowContext(rows);
+        ctx.features = &features;
+        x = scheduler_->Step(network_->Forward(ctx, seen), k, x, noise, state);
+        progress("", ++done, shards * steps);
+      }
+      return OkStatus();
+    });
+  });
+}
+
+nn::ForwardContext Quantizer::RowContext(const std::vector<int64_t>& rows) const {
+  nn::ForwardContext ctx;
+  std::vector<float> tau;
+  for (const int64_t row : rows) {
+    ctx.step.push_back(row / rows_.samples);
+    tau.push_back(static_cast<float>(scheduler_->timesteps()[static_cast<size_t>(row / rows_.samples)]));
+    if (!rows_.label.empty()) ctx.classes.push_back(rows_.label[static_cast<size_t>(row % rows_.samples)]);
+  }
+  ctx.timestep = at::tensor(tau);
+  if (!ctx.classes.empty()) ctx.label = at::tensor(ctx.classes, at::kLong);
+  return ctx;
+}
+
+bool Quantizer::Apart(const nn::Slot& slot) const {
+  if (slot.temporal_index >= 0) return method_.temporal_apart;
+  return std::find(trace_.trunk.begin(), trace_.trunk.end(), &slot) != trace_.trunk.end();
+}
+
+Status Quantizer::InitWeights(const CallScope& scope, const StageProgress& progress) {
+  std::vector<nn::Slot*> slots;
+  for (nn::Slot& slot : network_->slots())
+    if (slot.weight_bits > 0) slots.push_back(&slot);
+  std::atomic<int64_t> done{0};
+  return lanes_.ParallelFor(static_cast<int64_t>(slots.size()), [&](int64_t i) -> Status {
+    TEMPERA_TRY(scope.Check());
+    return nn::TorchEdge("weight scales", [&]() -> Status {
+      nn::Slot& slot = *slots[static_cast<size_t>(i)];
+      tempera::InitWeights(slot, method_.search_scales);
+      progress(slot.name, ++done, static_cast<int64_t>(slots.size()));
+      return OkStatus();
+    });
+  });
+}
+
+void Quantizer::SetState(const std::vector<nn::Slot*>& slots, nn::State state, bool activations) {
+  for (nn::Slot* slot : slots) {
+    slot->state = slot->quantized() ? state : nn::State::kFloat;
+    slot->activations_on = activations;
+  }
+}
+
+void Quantizer::SimulateAll(bool activations) {
+  for (nn::Slot& slot : network_->slots()) {
+    if (!slot.quantized()) continue;
+    if (slot.role != nn::Role::kMatmul && !slot.simulated.defined()) UseCodes(slot);
+    slot.state = nn::State::kSimulate;
+    slot.activations_on = activations;
+  }
+}
+
+Status Quantizer::Temporal(const CallScope& scope) {
+  std::vector<nn::Slot*> all = trace_.trunk;
+  if (method_.temporal_apart) all.insert(all.end(), trace_.features.begin(), trace_.features.end());
+  std::vector<nn::Slot*> learned;
+  for (nn::Slot* slot : all)
+    if (slot->weight_bits > 0) learned.push_back(slot);
+  for (nn::Slot* slot : learned) UseCodes(*slot);
+  if (method_.reconstruct && !learned.empty()) {
+    const auto& timesteps = scheduler_->timesteps();
+    const int64_t count = exact_.steps * exact_.classes;
+    // Targets: the features of every (step, class); for a method that leaves them in their blocks, the embedding.
+    std::vector<at::Tensor> targets;
+    if (method_.temporal_apart) {
+      for (const at::Tensor& f : exact_.features) targets.push_back(f.view({count, -1}));
+    } else {
+      SetState(all, nn::State::kFloat, false);
+      nn::ForwardContext ctx = TableContext(*network_, timesteps, 0, count);
+      const at::NoGradGuard guard;
+      (void)network_->TemporalFeatures(ctx);
+      targets.push_back(ctx.embedding.detach());
+    }
+    SetState(all, nn::State::kSimulate, false);
+    const auto loss_of = [&](nn::ForwardContext ctx, const at::Tensor& rows) {
+      std::vector<at::Tensor> out = network_->TemporalFeatures(ctx);
+      if (!method_.temporal_apart) out = {ctx.embedding};
+      at::Tensor loss = at::zeros({});
+      for (size_t i = 0; i < out.size(); ++i)
+        loss = loss + (out[i] - targets[i].index_select(0, rows)).square().sum(1).mean();
+      return loss;
+    };
+    const auto context_of = [&](const at::Tensor& rows) {
+      nn::ForwardContext ctx;
+      std::vector<float> tau;
+      for (int64_t i = 0; i < rows.size(0); ++i) {
+        const int64_t row = rows.const_data_ptr<int64_t>()[i];
+        ctx.step.push_back(row / exact_.classes);
+        tau.push_back(static_cast<float>(timesteps[static_cast<size_t>(row / exact_.classes)]));
+        if (network_->info().classes > 0) ctx.classes.push_back(row % exact_.classes);
+      }
+      ctx.timestep = at::tensor(tau);
+      if (!ctx.classes.empty()) ctx.label = at::tensor(ctx.classes, at::kLong);
+      return ctx;
+    };
+    constexpr int64_t kShardsOfBatch = 2;
+    const auto loss = [&](int iteration, int64_t shard) {
+      at::Generator generator = Stream(spec_.seed, 1, static_cast<uint64_t>(iteration * kShardsOfBatch + shard));
+      const at::Tensor rows = at::randint(count, {std::min<int64_t>(count, 16)}, generator, at::kLong);
+      return loss_of(context_of(rows), rows);
+    };
+    const auto full = [&]() -> Result<double> {
+      return nn::TorchEdge("temporal reconstruction", [&]() -> Result<double> {
+        const at::NoGradGuard guard;
+        const at::Tensor rows = at::arange(count, at::kLong);
+        return loss_of(context_of(rows), rows).item<double>();
+      });
+    };
+    // The time path is small: four times the blocks' iterations cost less than one block.
+    TEMPERA_ASSIGN(const RoundingResult rounding,
+                   LearnRounding(scope, learned, kShardsOfBatch, loss, full, {.max_iterations = 4 * spec_.max_iterations}, lanes_));
+    outcomes_.push_back({"time", rounding});
+  }
+  return method_.temporal_apart ? TemporalRanges(scope) : OkStatus();
+}
+
+Status Quantizer::TemporalRanges(const CallScope& scope) {
+  std::vector<nn::Slot*> all = trace_.trunk;
+  all.insert(all.end(), trace_.features.begin(), trace_.features.end());
+  for (nn::Slot* slot : all)
+    if (slot->weight_bits > 0 && !slot->simulated.defined()) UseCodes(*slot);
+  RangeObserver observer(all, exact_.steps, /*per_step=*/true);
+  SetState(all, nn::State::kObserve, true);
+  const Status ran = lanes_.ParallelFor(exact_.steps, [&](int64_t k) -> Status {
+    TEMPERA_TRY(scope.Check());
+    return nn::TorchEdge("temporal ranges", [&]() -> Status {
+      const at::NoGradGuard guard;
+      nn::ForwardContext ctx = TableContext(*network_, scheduler_->timesteps(), k * exact_.classes, (k + 1) * exact_.classes);
+      ctx.observer = &observer;
+      (void)network_->TemporalFeatures(ctx);
+      return OkStatus();
+    });
+  });
+  TEMPERA_TRY(ran);
+  SetState(all, nn::State::kSimulate, true);
+  return OkStatus();
+}
+
+nn::TensorMap Quantizer::ExportTemporal() const {
+  nn::TensorMap out;
+  for (const nn::Slot& slot : network_->slots()) {
+    if (!Apart(slot) || slot.weight_bits == 0) continue;
+    nn::ExportWeights(slot, out);
+    nn::ExportRanges(slot, out);
+  }
+  return out;
+}
+
+Status Quantizer::ImportTemporal(const nn::TensorFinder& find) {
+  for (nn::Slot& slot : network_->slots()) {
+    if (!Apart(slot) || slot.weight_bits == 0) continue;
+    TEMPERA_TRY(nn::ImportWeights(slot, find));
+    if (method_.temporal_apart && slot.activation_bits > 0)
+      TEMPERA_TRY(nn::ImportRanges(slot, find, exact_.steps));
+    UseCodes(slot);
+  }
+  return OkStatus();
+}
+
+Status Quantizer::CacheAndSelect(const CallScope& scope) {
+  if (!method_.temporal_apart) return OkStatus();
+  std::vector<nn::Slot*> all = trace_.trunk;
+  all.insert(all.end(), trace_.features.begin(), trace_.features.end());
+  SetState(all, nn::State::kSimulate, true);
+  TEMPERA_ASSIGN(layers_, ComputeFeatures(scope, *network_, scheduler_->timesteps(), &lanes_));
+  return nn::TorchEdge("temporal-feature cache", [&]() -> Status {
+    cache_ = BuildCache(exact_, spec_.activation_bits);
+    const FeatureTable cached = Dequantized(cache_);
+    selection_ = Select(exact_, layers_, cached, spec_.temporal_strategy);
+    chosen_ = Chosen(layers_, cached, selection_);
+    cache_ = Prune(cache_, selection_);
+    return OkStatus();
+  });
+}
+
+bool Quantizer::time_layers_dropped() const { return method_.temporal_apart && selection_.all_cached(); }
+
+int64_t Quantizer::unit_count() const { return static_cast<int64_t>(network_->units().size()); }
+const std::string& Quantizer::unit_name(int64_t unit) const { return network_->units()[static_cast<size_t>(unit)].name; }
+
+std::vector<nn::Slot*> Quantizer::LearnedSlots(const Unit& unit) const {
+  std::vector<nn::Slot*> slots;
+  for (nn::Slot* slot : unit.slots)
+    if (slot->weight_bits > 0 && !Apart(*slot)) slots.push_back(slot);
+  return slots;
+}
+
+bool Quantizer::UnitLearns(int64_t unit) const {
+  return method_.reconstruct && !LearnedSlots(network_->units()[static_cast<size_t>(unit)]).empty();
+}
+
+Result<at::Tensor> Quantizer::RunOnRows(const CallScope& scope, const Unit& unit, const std::vector<at::Tensor>& inputs,
+                                        const FeatureTable* features) {
+  const int64_t count = inputs[0].size(0), shards = Shards(count);
+  std::vector<at::Tensor> outputs(static_cast<size_t>(shards));
+  const Status ran2 = lanes_.ParallelFor(shards, [&](int64_t shard) -> Status {
+    TEMPERA_TRY(scope.Check());
+    return nn::TorchEdge(unit.name, [&]() -> Status {
+      const at::NoGradGuard guard;
+      const int64_t begin = shard * kShardRows, n = std::min(kShardRows, count - begin);
+      std::vector<int64_t> rows;
+      for (int64_t i = 0; i < n; ++i) rows.push_back(begin + i);
+      nn::ForwardContext ctx = RowContext(rows);
+      std::optional<TableSource> source;
+      if (features != nullptr) ctx.features = &source.emplace(*features);
+      std::vector<at::Tensor> in;
+      for (const at::Tensor& t : inputs) in.push_back(t.narrow(0, begin, n));
+      outputs[static_cast<size_t>(shard)] = unit.run(ctx, in);
+      return OkStatus();
+    });
+  });
+  TEMPERA_TRY(ran2);
+  return at::cat(outputs, 0);
+}
+
+Status Quantizer::RunUnit(const CallScope& scope, int64_t index, bool learn) {
+  const auto u = static_cast<size_t>(index);
+  const Unit& unit = network_->units()[u];
+  if (u == 0) {
+    exact_values_.assign(network_->units().size() + 1, at::Tensor());
+    quantized_values_ = exact_values_;
+    exact_values_[0] = quantized_values_[0] = rows_.x;
+  }
+  std::vector<at::Tensor> exact_in, quantized_in;
+  for (const int value : unit.inputs) {
+    exact_in.push_back(exact_values_[static_cast<size_t>(value)]);
+    quantized_in.push_back(quantized_values_[static_cast<size_t>(value)]);
+  }
+  SetState(unit.slots, nn::State::kFloat, false);
+  TEMPERA_ASSIGN(const at::Tensor target, RunOnRows(scope, unit, exact_in, &exact_));
+
+  for (nn::Slot* slot : unit.slots)
+    if (slot->weight_bits > 0 && !slot->simulated.defined()) UseCodes(*slot);
+  SetState(unit.slots, nn::State::kSimulate, false);
+  const FeatureTable* features = method_.temporal_apart ? &chosen_ : nullptr;
+  if (!method_.temporal_apart) SetState(trace_.trunk, nn::State::kSimulate, false);
+
+  if (learn && UnitLearns(index)) {
+    const int64_t count = target.size(0);
+    const int64_t rows_of_shard = std::min<int64_t>(kShardRows, spec_.batch), shards = std::max<int64_t>(1, spec_.batch / rows_of_shard);
+    const auto loss_of = [&](const std::vector<int64_t>& rows) {
+      const at::Tensor pick = at::tensor(rows, at::kLong);
+      nn::ForwardContext ctx = RowContext(rows);
+      std::optional<TableSource> source;
+      if (features != nullptr) ctx.features = &source.emplace(*features);
+      std::vector<at::Tensor> in;
+      for (const at::Tensor& t : quantized_in) in.push_back(t.index_select(0, pick));
+      // Sum over channels, mean over rows and places.
+      return (unit.run(ctx, in) - target.index_select(0, pick)).square().sum(1).mean();
+    };
+    const auto loss = [&](int iteration, int64_t shard) {
+      at::Generator generator = Stream(spec_.seed, 2 + u, static_cast<uint64_t>(iteration * shards + shard));
+      const at::Tensor drawn = at::randint(count, {rows_of_shard}, generator, at::kLong);
+      const int64_t* data = drawn.const_data_ptr<int64_t>();
+      return loss_of(std::vector<int64_t>(data, data + rows_of_shard));
+    };
+    const auto full = [&]() -> Result<double> {
+      // 64 rows spread over all steps.
+      const int64_t fixed = std::min<int64_t>(64, count);
+      std::vector<double> losses(static_cast<size_t>(Shards(fixed)));
+      TEMPERA_TRY(lanes_.ParallelFor(Shards(fixed), [&](int64_t shard) -> Status {
+        return nn::TorchEdge(unit.name, [&]() -> Status {
+          const at::NoGradGuard guard;
+          std::vector<int64_t> rows;
+          for (int64_t i = shard * kShardRows; i < std::min(fixed, (shard + 1) * kShardRows); ++i) rows.push_back(i * count / fixed);
+          losses[static_cast<size_t>(shard)] = loss_of(rows).item<double>();
+          return OkStatus();
+        });
+      }));
+      double sum = 0;
+      for (const double l : losses) sum += l;
+      return sum / static_cast<double>(losses.size());
+    };
+    TEMPERA_ASSIGN(const RoundingResult rounding,
+                   LearnRounding(scope, LearnedSlots(unit), shards, loss, full, {.max_iterations = spec_.max_iterations}, lanes_));
+    outcomes_.push_back({unit.name, rounding});
+  }
+
+  TEMPERA_ASSIGN(quantized_values_[u + 1], RunOnRows(scope, unit, quantized_in, features));
+  exact_values_[u + 1] = target;
+  for (const int value : unit.inputs)
+    if (last_reader_[static_cast<size_t>(value)] == static_cast<int>(u))
+      exact_values_[static_cast<size_t>(value)] = quantized_values_[static_cast<size_t>(value)] = at::Tensor();
+  if (u + 1 == network_->units().size()) exact_values_.clear(), quantized_values_.clear();
+  return OkStatus();
+}
+
+nn::TensorMap Quantizer::ExportUnit(int64_t unit) const {
+  nn::TensorMap out;
+  for (const nn::Slot* slot : LearnedSlots(network_->units()[static_cast<size_t>(unit)])) nn::ExportWeights(*slot, out);
+  return out;
+}
+
+Status Quantizer::ImportUnit(int64_t unit, const nn::TensorFinder& find) {
+  for (nn::Slot* slot : LearnedSlots(network_->units()[static_cast<size_t>(unit)])) {
+    TEMPERA_TRY(nn::ImportWeights(*slot, find));
+    UseCodes(*slot);
+  }
+  return OkStatus();
+}
+
+Status Quantizer::Ranges(const CallScope& scope, const StageProgress& progress) {
+  SimulateAll(/*activations=*/method_.ranges_per_step);
+  std::vector<nn::Slot*> observed;
+  for (nn::Slot& slot : network_->slots()) {
+    if (slot.activation_bits == 0 || (method_.temporal_apart && Apart(slot))) continue;
+    observed.push_back(&slot);
+    slot.state = nn::State::kObserve;
+  }
+  const auto steps = static_cast<int64_t>(scheduler_->timesteps().size());
+  RangeObserver observer(observed, steps, method_.ranges_per_step);
+  std::atomic<int64_t> done{0};
+  const Status ran3 = lanes_.ParallelFor(steps, [&](int64_t k) -> Status {
+    TEMPERA_TRY(scope.Check());
+    return nn::TorchEdge("activation ranges", [&]() -> Status {
+      const at::NoGradGuard guard;
+      std::vector<int64_t> rows;
+      for (int64_t s = 0; s < rows_.samples; ++s) rows.push_back(k * rows_.samples + s);
+      nn::ForwardContext ctx = RowContext(rows);
+      ctx.observer = &observer;
+      std::optional<TableSource> source;
+      if (method_.temporal_apart) ctx.features = &source.emplace(chosen_);
+      (void)network_->Forward(ctx, rows_.x.narrow(0, k * rows_.samples, rows_.samples));
+      progress("", ++done, steps);
+      return OkStatus();
+    });
+  });
+  TEMPERA_TRY(ran3);
+  if (!method_.ranges_per_step) observer.FinishStatic();
+  SimulateAll(/*activations=*/true);
+  return OkStatus();
+}
+
+nn::TensorMap Quantizer::ExportRanges() const {
+  nn::TensorMap out;
+  for (const nn::Slot& slot : network_->slots())
+    if (slot.activation_bits > 0) nn::ExportRanges(slot, out);
+  return out;
+}
+
+Status Quantizer::ImportRanges(const nn::TensorFinder& find) {
+  for (nn::Slot& slot : network_->slots())
+    if (slot.activation_bits > 0)
+      TEMPERA_TRY(nn::ImportRanges(slot, find, static_cast<int64_t>(scheduler_->timesteps().size())));
+  SimulateAll(/*activations=*/true);
+  return OkStatus();
+}
+
+Result<FeatureTable> Quantizer::UsedFeatures(const CallScope& scope) {
+  if (method_.temporal_apart) return chosen_;
+  return ComputeFeatures(scope, *network_, scheduler_->timesteps(), &lanes_);
+}
+
+nn::TensorMap Quantizer::ArtifactWeights() const {
+  nn::TensorMap out;
+  const std::set<std::string> temporal(trace_.parameters.begin(), trace_.parameters.end());
+  std::set<std::string> quantized;
+  for (const nn::Slot& slot : network_->slots()) {
+    if (slot.weight_bits == 0) continue;
+    quantized.insert(slot.name + ".weight");
+    if (!(time_layers_dropped() && temporal.contains(slot.name + ".weight"))) nn::ExportWeights(slot, out);
+  }
+  for (const auto& [name, tensor] : network_->parameters())
+    if (!quantized.contains(name) && !(time_layers_dropped() && temporal.contains(name))) out[name] = tensor.contiguous();
+  return out;
+}
+
+nn::TensorMap Quantizer::ArtifactReference() const { return ExportReference(*network_, trace_.parameters, exact_); }
+
+nn::TensorMap Quantizer::ArtifactTables() const {
+  nn::TensorMap out;
+  const std::set<std::string> temporal(trace_.parameters.begin(), trace_.parameters.end());
+  for (const nn::Slot& slot : network_->slots())
+    if (slot.activation_bits > 0 && !(time_layers_dropped() && temporal.contains(slot.name + ".weight"))) nn::ExportRanges(slot, out);
+  if (method_.temporal_apart) ExportCache(cache_, *network_, out);
+  return out;
+}
+
+}  // namespace tempera

@@ -1,0 +1,119 @@
+#include "tib/trace.h"
+
+#include <ATen/Functions.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/accumulate_grad.h>
+
+#include <set>
+#include <unordered_map>
+
+namespace tempera {
+namespace {
+
+using torch::autograd::Node;
+
+// Outputs of every layer in execution order, kept so that their graph stays alive.
+class Recorder : public nn::Listener {
+ public:
+  struct Call {
+    const nn::Slot* slot;
+    at::Tensor output;
+  };
+  std::vector<Call> calls;
+  void OnSlot(const nn::Slot& slot, const at::Tensor&, const at::Tensor& output) override {
+    calls.push_back({&slot, output});
+  }
+};
+
+// What lies behind a node of the graph: leaves, and layers passed on the way by index.
+struct Reach {
+  std::set<const void*> leaves;
+  std::set<size_t> layers;
+};
+
+Reach Behind(const Node* node, const std::unordered_map<const Node*, size_t>& layer_of) {
+  std::set<const Node*> seen;
+  Reach reach;
+  std::vector<const Node*> stack{node};
+  while (!stack.empty()) {
+    const Node* n = stack.back();
+    stack.pop_back();
+    if (n == nullptr || !seen.insert(n).second) continue;
+    if (n != node)
+      if (const auto it = layer_of.find(n); it != layer_of.end()) reach.layers.insert(it->second);
+    if (const auto* leaf = dynamic_cast<const torch::autograd::AccumulateGrad*>(n))
+      reach.leaves.insert(leaf->variable.unsafeGetTensorImpl());
+    for (const auto& edge : n->next_edges()) stack.push_back(edge.function.get());
+  }
+  return reach;
+}
+
+// Parameters require gradients while it lives.
+class WithGradients {
+ public:
+  explicit WithGradients(const std::map<std::string, at::Tensor>& parameters) {
+    for (const auto& [name, p] : parameters)
+      if (p.defined() && !p.requires_grad()) changed_.push_back(p);
+    for (at::Tensor& p : changed_) p.set_requires_grad(true);
+  }
+  ~WithGradients() {
+    for (at::Tensor& p : changed_) p.set_requires_grad(false);
+  }
+
+ private:
+  std::vector<at::Tensor> changed_;
+};
+
+}  // namespace
+
+Result<TibTrace> TraceTib(Denoiser& network) {
+  return nn::TorchEdge("temporal information block", [&]() -> Result<TibTrace> {
+    const DenoiserInfo& info = network.info();
+    // The smallest picture that survives every halving; the graph does not depend on its size.
+    const int64_t height = info.height > 0 ? info.height : 64, width = info.width > 0 ? info.width : 64;
+    const auto options = at::TensorOptions(at::kFloat).device(network.device());
+    const at::AutoGradMode mode(true);
+    const WithGradients parameters(network.parameters());
+    const at::Tensor x = at::zeros({1, info.in_channels, height, width}, options).set_requires_grad(true);
+    nn::ForwardContext ctx;
+    ctx.timestep = at::ones({1}, options).set_requires_grad(true);
+    if (info.classes > 0) {
+      ctx.label = at::zeros({1}, at::TensorOptions(at::kLong).device(network.device()));
+      ctx.classes = {0};
+    }
+    Recorder recorder;
+    ctx.listener = &recorder;
+    (void)network.Forward(ctx, x);
+
+    const size_t count = recorder.calls.size();
+    std::unordered_map<const Node*, size_t> layer_of;
+    for (size_t i = 0; i < count; ++i) layer_of[recorder.calls[i].output.grad_fn().get()] = i;
+    std::vector<Reach> reach(count);
+    std::set<size_t> temporal, read_by_temporal;
+    for (size_t i = 0; i < count; ++i) {
+      reach[i] = Behind(recorder.calls[i].output.grad_fn().get(), layer_of);
+      if (reach[i].leaves.contains(x.unsafeGetTensorImpl())) continue;
+      temporal.insert(i);
+      read_by_temporal.insert(reach[i].layers.begin(), reach[i].layers.end());
+    }
+
+    TibTrace trace;
+    trace.temporal_class = info.classes > 0 ? TemporalClass::kB : TemporalClass::kA;
+    std::set<const void*> leaves;
+    for (const size_t i : temporal) {
+      nn::Slot* slot = network.FindSlot(recorder.calls[i].slot->name);
+      const bool feature = reach[i].leaves.contains(ctx.timestep.unsafeGetTensorImpl()) && !read_by_temporal.contains(i);
+      (feature ? trace.features : trace.trunk).push_back(slot);
+      leaves.insert(reach[i].leaves.begin(), reach[i].leaves.end());
+    }
+    for (const auto& [name, p] : network.parameters())
+      if (p.defined() && leaves.contains(p.unsafeGetTensorImpl())) trace.parameters.push_back(name);
+    if (trace.features != network.temporal_slots())
+      return Internal("temporal information block: reachability finds ", trace.features.size(), " feature layers, family ",
+                      info.family, " lists ", network.temporal_slots().size());
+    for (size_t i = 0; i < trace.features.size(); ++i) trace.features[i]->temporal_index = static_cast<int>(i);
+    return trace;
+  });
+}
+
+}  // namespace tempera
