@@ -172,6 +172,7 @@ class Checker {
     if (const std::string path = schema::FindNonFinite(ToJson(e_), ""); !path.empty())
       return InvalidArgument(label_, ": ", path, " is wrong, got a value that is not finite");
     Want(steps_ >= 1, "schedule.timesteps", "is empty, want at least one step");
+    Want(e_.schedule.eta >= 0, "schedule.eta", "is negative");
     Want(!e_.methods.empty(), "methods", "is empty, want the artifact's own method first");
     Want(e_.model.channels >= 1 && e_.model.height >= 1 && e_.model.width >= 1, "model",
          "has a side or channel count below 1");
@@ -193,12 +194,15 @@ class Checker {
     const ByteFacts& b = e_.bytes;
     for (const int64_t bytes :
          {b.full_precision, b.codes, b.scales, b.floats, b.tables, b.cache, b.reference})
-      Want(bytes >= 0, "bytes", "has a negative count");
+      Want(bytes >= 0 && bytes <= kMostBytes, "bytes", Cat("has a count out of range, got ", bytes));
+    Want(b.full_precision >= 1, "bytes.full_precision", "is below 1");
     CheckSamples(e_.samples);
     return status_;
   }
 
  private:
+  static constexpr int64_t kMostBytes = int64_t{1} << 60;  // sums of a few stay in 64 bits
+
   void Want(bool holds, std::string_view path, std::string_view what) {
     if (!holds && status_.ok()) status_ = InvalidArgument(label_, ": ", path, " ", what);
   }
@@ -227,12 +231,17 @@ class Checker {
     Want(*score.value >= 0 && (!most.has_value() || *score.value <= *most), path,
          Cat("is out of range, got ", *score.value));
   }
-  void CheckScores(const std::optional<PictureScores>& scores, const std::string& path) {
+  void CheckScores(const std::optional<PictureScores>& scores, const std::string& path, double least,
+                   double most) {
     Want(scores.has_value() == !e_.pairs.empty(), path,
          "wants a figure for each pair, or null without pairs");
     if (!scores.has_value()) return;
     WantCount(scores->per_picture, e_.pairs.size(), Cat(path, ".per_picture"));
+    for (const double v : scores->per_picture)
+      Want(v >= least && v <= most, Cat(path, ".per_picture"),
+           Cat("has a figure out of range, got ", v, ", want ", least, " to ", most));
     const Interval& m = scores->mean;
+    Want(m.mean >= least && m.mean <= most, Cat(path, ".mean"), Cat("is out of range, got ", m.mean));
     Want(m.low.has_value() == m.high.has_value() && m.low.value_or(m.mean) <= m.mean &&
              m.mean <= m.high.value_or(m.mean),
          Cat(path, ".mean"), "lies outside its interval");
@@ -246,12 +255,14 @@ class Checker {
     WantCount(m.temporal.mismatch, steps_, Cat(path, ".temporal.mismatch"));
     WantCount(m.temporal.group_ratio, steps_, Cat(path, ".temporal.group_ratio"));
     CheckRatios(m.temporal.ratio, Cat(path, ".temporal.ratio"));
+    for (const double c : m.temporal.cosine)
+      Want(c >= -1.001 && c <= 1.001, Cat(path, ".temporal.cosine"), Cat("is no cosine, got ", c));
     for (const std::vector<double>& groups : m.temporal.group_ratio) {
       WantCount(groups, e_.groups.size(), Cat(path, ".temporal.group_ratio"));
       CheckRatios(groups, Cat(path, ".temporal.group_ratio"));
     }
-    CheckScores(m.psnr, Cat(path, ".psnr"));
-    CheckScores(m.ssim, Cat(path, ".ssim"));
+    CheckScores(m.psnr, Cat(path, ".psnr"), 0, kPsnrCapDb);
+    CheckScores(m.ssim, Cat(path, ".ssim"), -1.000001, 1.000001);  // rounding of equal pictures
     CheckScore(m.frechet_distance, Cat(path, ".frechet_distance"));
     CheckScore(m.class_accuracy, Cat(path, ".class_accuracy"), 1);
   }
@@ -300,7 +311,8 @@ class Checker {
     Want(harmless, path, Cat("is wrong, got \"", name, "\", want pictures/ and a plain name"));
   }
   void CheckSamples(const SampleFacts& samples) {
-    Want(samples.amplification > 0, "samples.amplification", "is not above 0");
+    Want(samples.amplification > 0 && samples.amplification <= 255, "samples.amplification",
+         "is out of range, want above 0 and at most 255");
     for (size_t i = 0; i < samples.rows.size(); ++i) {
       const Sample& row = samples.rows[i];
       const std::string path = Cat("samples.rows[", i, "]");

@@ -4,6 +4,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <cstdlib>
 
 #include "base/status.h"
 
@@ -105,12 +106,11 @@ std::string Fixed(double value, int digits) {
 std::string Figure(double value) {
   if (value == 0) return "0";
   if (!std::isfinite(value)) return "not finite";
-  const double size = std::fabs(value);
-  if (size < 1e-5 || size >= 1e6) return General(value, std::chars_format::scientific, 2);
-  // Digits after the point so that three stand there in all; rounding up to the next power of ten keeps one
-  // more.
-  const int digits = 2 - static_cast<int>(std::floor(std::log10(size)));
-  return Fixed(value, std::max(0, digits));
+  const std::string scientific = General(value, std::chars_format::scientific, 2);
+  // The exponent after rounding: 9.999 becomes 10.0, not 10.00.
+  const int exponent = std::atoi(scientific.c_str() + scientific.find('e') + 1);
+  if (exponent < -5 || exponent > 5) return scientific;
+  return Fixed(value, std::max(0, 2 - exponent));
 }
 
 std::string Short(double value) {

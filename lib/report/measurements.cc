@@ -64,9 +64,9 @@ Status CheckMeasurements(const Measurements& m, const std::string& label) {
   if (const std::string path = schema::FindNonFinite(ToJson(m), ""); !path.empty())
     return InvalidArgument(label, ": ", path, " is wrong, got a value that is not finite");
   for (size_t i = 0; i < m.stages.size(); ++i)
-    if (m.stages[i].seconds < 0)
+    if (m.stages[i].seconds < 0 || m.stages[i].seconds > 1e9)
       return InvalidArgument(label, ": stages[", i, "].seconds is wrong, got ", m.stages[i].seconds,
-                             ", want >= 0");
+                             ", want 0 to 1e9");
   for (size_t i = 0; i < m.steps.size(); ++i) {
     const StepTime& s = m.steps[i];
     if (s.subject != "full_precision" && s.subject != "quantized")

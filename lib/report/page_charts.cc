@@ -13,7 +13,9 @@ namespace {
 struct LogAxis {
   double low = 0, high = 0;
   std::vector<double> ticks;
-  double Place(double v) const { return std::log(std::max(v, low) / low) / std::log(high / low); }  // 0..1
+  double Place(double v) const {
+    return std::log(std::clamp(v, low, high) / low) / std::log(high / low);
+  }  // 0..1
 };
 
 double RoundNumber(int i) {
@@ -22,8 +24,10 @@ double RoundNumber(int i) {
   return kSteps[i - 3 * decade] * std::pow(10.0, decade);
 }
 
-// REQUIRES: 0 < low <= high.
+// What lies outside of 1e-12 to 1e12 is drawn at the edge. REQUIRES: 0 < low <= high.
 LogAxis AxisOver(double low, double high) {
+  low = std::clamp(low, 1e-12, 1e12);
+  high = std::clamp(high, low, 1e12);
   int first = static_cast<int>(std::floor(3 * std::log10(low))) + 2;
   while (RoundNumber(first) > low * (1 + 1e-9)) --first;
   int last = first + 1;
@@ -160,10 +164,9 @@ struct Shades {
   double low = 0, high = 0;  // of the errors above 0
   int Of(double v) const {
     if (v <= low || high <= low) return 0;
-    const double place = std::log(v / low) / std::log(high / low);
+    const double place = (std::log(v) - std::log(low)) / (std::log(high) - std::log(low));
     return std::clamp(static_cast<int>(place * kShades), 0, kShades - 1);
   }
-  double Edge(int i) const { return low * std::pow(high / low, static_cast<double>(i) / kShades); }
 };
 
 Shades ShadesOf(const FeatureMap& map) {

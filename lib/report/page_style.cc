@@ -132,8 +132,10 @@ summary{cursor:pointer;color:var(--accent);padding:4px 0}
 .meter span{position:relative}
 .tall .scroll{max-height:640px;overflow:auto;border:1px solid var(--line);border-radius:6px}
 .layers{font-size:.8125rem}
-@media screen and (min-width:1000px){.layers th,.layers td{white-space:nowrap}.layers wbr{display:none}}
-.layers th,.layers td{padding:4px 10px}
+@media screen and (min-width:1000px){.layers tbody th,.layers td{white-space:nowrap}.layers wbr{display:none}}
+.layers thead th{white-space:normal;vertical-align:bottom}
+.layers .meter{min-width:104px}
+.layers th,.layers td{padding:4px 9px}
 .layers thead th{position:sticky;top:0;background:var(--card);z-index:1;box-shadow:inset 0 -1px var(--line)}
 .layers tbody th{font-family:ui-monospace,"DejaVu Sans Mono",monospace;font-size:.75rem;min-width:150px}
 th button{all:unset;cursor:pointer;color:inherit;display:inline-flex;gap:4px;align-items:flex-end}

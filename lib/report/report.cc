@@ -171,9 +171,7 @@ Verdict Judge(const Evaluation& e, const Measurements& m) {
   const auto steps = static_cast<int64_t>(e.schedule.timesteps.size());
   Verdict v;
   v.pictures = PicturesOf(own);
-  v.size_ratio = e.bytes.full_precision == 0
-                     ? 0
-                     : static_cast<double>(e.bytes.served()) / static_cast<double>(e.bytes.full_precision);
+  v.size_ratio = static_cast<double>(e.bytes.served()) / static_cast<double>(e.bytes.full_precision);
   v.temporal_error = MeanTemporalError(own);
   v.mismatches = TemporalMismatches(own);
   v.speedup = SpeedupOf(m);
