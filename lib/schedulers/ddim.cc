@@ -1,6 +1,9 @@
 // DDIM. Source: arXiv 2010.02502, equations (12) and (16).
+#include <ATen/TensorOperators.h>
+
 #include <array>
 #include <cmath>
+#include <utility>
 
 #include "schedulers/discrete.h"
 

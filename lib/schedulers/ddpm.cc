@@ -1,12 +1,15 @@
 // DDPM: ancestral sampling. Source: arXiv 2006.11239, equations (6), (7) and (15); learned variance: arXiv
 // 2102.09672.
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/exp.h>
+#include <ATen/ops/item.h>
 #include <ATen/ops/log.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/sqrt.h>
 
 #include <array>
 #include <cmath>
+#include <utility>
 
 #include "schedulers/discrete.h"
 

@@ -1,5 +1,6 @@
 #include "schedulers/discrete.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/abs.h>
 #include <ATen/ops/clamp.h>
 #include <ATen/ops/linspace.h>

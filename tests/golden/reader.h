@@ -1,15 +1,19 @@
 // Golden tensors as LibTorch tensors.
 #pragma once
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/item.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <limits>
+#include <memory>
 #include <sstream>
 #include <string>
-#include <utility>
 
 #include "base/json.h"
 #include "weights/weights.h"
