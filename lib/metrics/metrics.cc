@@ -49,7 +49,7 @@ Metrics::Metrics(const BuildInfo& build) {
       std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count());
   memory_budget_bytes.Set(0);
   memory_used_bytes.Set(0);
-  for (const char* state : {"queued", "running", "cancelling", "succeeded", "failed", "cancelled"}) jobs.Touch(state);
+  for (const char* state : {"queued", "running", "cancelling", "succeeded", "failed", "cancelled", "rejected"}) jobs.Touch(state);
   worker_leases.Touch("embedded");
   worker_lease_expired.Touch("embedded");
   for (const char* op : {"get", "put", "list", "delete"}) {

@@ -50,6 +50,7 @@ struct Metrics {
   // Process.
   GaugeFamily<4> build_info{registry, "tempera_build_info", "What is running; always 1.",
                             {"version", "revision", "torch", "device"}};
+  GaugeFamily<0> server_ready{registry, "tempera_server_ready", "1 while /readyz answers 200, else 0."};
   GaugeFamily<0> series{registry, "tempera_metrics_series", "Time series in this exposition."};
   CounterFamily<0> process_cpu_seconds{registry, "tempera_process_cpu_seconds_total",
                                        "Processor time that this process used, user and system."};
@@ -85,8 +86,6 @@ struct Metrics {
   CounterFamily<2> cancelled{registry, "tempera_generations_cancelled_total",
                              "Generations that ended before their last picture; reason is client, deadline, drain "
                              "or shed.", {"model", "reason"}};
-  CounterFamily<2> numeric_failures{registry, "tempera_numeric_failures_total",
-                                    "Generations whose numbers left the finite; kind is nan.", {"model", "kind"}};
 
   // Time: the product's own figures.
   HistogramFamily<4> temporal_error{
@@ -123,7 +122,7 @@ struct Metrics {
   CounterFamily<2> jobs_finished{registry, "tempera_quantize_jobs_finished_total",
                                  "Jobs that ended while this process ran.", {"result", "method"}};
   HistogramFamily<2> job_seconds{registry, "tempera_quantize_job_duration_seconds",
-                                 "From submission to the end.", {"method", "result"}, kJobSeconds};
+                                 "From the last lease to the end.", {"method", "result"}, kJobSeconds};
   HistogramFamily<1> job_stage_seconds{registry, "tempera_quantize_stage_duration_seconds", "One stage of one job.",
                                        {"stage"}, kJobSeconds};
   GaugeFamily<1> job_progress{registry, "tempera_quantize_job_progress_ratio",

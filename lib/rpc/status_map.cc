@@ -170,6 +170,12 @@ std::string FindField(const google::protobuf::Descriptor& message, std::string_v
   return Descend(message, path) != nullptr ? path : "";
 }
 
+std::string FieldOf(const Status& status, const google::protobuf::Descriptor& request) {
+  const std::optional<std::string> marked = Field(status);
+  if (marked || !absl::IsInvalidArgument(status)) return marked.value_or("");
+  return FindField(request, LeadingPath(Message(status)));
+}
+
 google::rpc::Status ToProto(const Status& status, const google::protobuf::Descriptor* request,
                             std::string_view request_id) {
   google::rpc::Status proto;
@@ -178,9 +184,7 @@ google::rpc::Status ToProto(const Status& status, const google::protobuf::Descri
   proto.set_code(code);
   proto.set_message(text);
 
-  std::string field = Field(status).value_or("");
-  if (field.empty() && request != nullptr && status.code() == absl::StatusCode::kInvalidArgument)
-    field = FindField(*request, LeadingPath(text));
+  const std::string field = request != nullptr ? FieldOf(status, *request) : Field(status).value_or("");
 
   google::rpc::ErrorInfo info;
   info.set_reason(Reason(status).value_or(field.empty() ? std::string(CodeName(code)) : kInvalidField));

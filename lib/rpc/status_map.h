@@ -74,4 +74,8 @@ Status FromProto(const google::rpc::Status& status);
 // else empty.
 std::string FindField(const google::protobuf::Descriptor& message, std::string_view name);
 
+// The path of the request's field that the error is about: what WithField marked, or for InvalidArgument the field whose name
+// the text begins with; else empty.
+std::string FieldOf(const Status& status, const google::protobuf::Descriptor& request);
+
 }  // namespace tempera::rpc

@@ -1,0 +1,302 @@
+#include "server/generation.h"
+
+#include <random>
+#include <utility>
+
+#include "base/files.h"
+#include "base/log.h"
+#include "server/messages.h"
+#include "server/version.h"
+
+namespace tempera {
+namespace {
+
+using Clock = CallScope::Clock;
+
+constexpr size_t kChunkBytes = 1 << 20;
+constexpr std::chrono::seconds kSilence{10};
+
+double Ms(Clock::duration d) { return std::chrono::duration<double, std::milli>(d).count(); }
+double Seconds(Clock::duration d) { return std::chrono::duration<double>(d).count(); }
+
+uint64_t RandomSeed() {
+  std::random_device device;
+  return (static_cast<uint64_t>(device()) << 32) | device();
+}
+
+ImageFormat FormatOf(v1::ImageFormat format) {
+  switch (format) {
+    case v1::WEBP:
+      return ImageFormat::kWebp;
+    case v1::JPEG:
+      return ImageFormat::kJpeg;
+    default:
+      return ImageFormat::kPng;
+  }
+}
+
+v1::ImageFormat FormatMessage(ImageFormat format) {
+  switch (format) {
+    case ImageFormat::kPng:
+      return v1::PNG;
+    case ImageFormat::kWebp:
+      return v1::WEBP;
+    case ImageFormat::kJpeg:
+      return v1::JPEG;
+  }
+  return v1::IMAGE_FORMAT_UNSPECIFIED;
+}
+
+std::string MediaType(ImageFormat format) { return std::string(MimeType(format)); }
+
+}  // namespace
+
+Generation::Generation(Backend& backend, Writer::Handle out, const rpc::CallInfo& info,
+                       const v1::GenerateRequest& request)
+    : backend_(backend),
+      out_(std::move(out)),
+      info_(info),
+      request_(request),
+      scope_{stop_.get_token(), info.scope.deadline} {}
+
+Status Generation::Prepare(ModelLease lease) {
+  lease_ = std::move(lease);
+  const EngineInfo& engine = lease_.engine().info();
+  GenerationRequest wanted;
+  if (request_.has_class_label()) wanted.class_label = request_.class_label();
+  wanted.seed = request_.has_seed() ? request_.seed() : RandomSeed();
+  if (request_.has_scheduler()) wanted.scheduler = request_.scheduler();
+  if (request_.has_steps()) wanted.steps = request_.steps();
+  if (request_.has_eta()) wanted.eta = request_.eta();
+  wanted.preview_interval = request_.preview_interval();
+  TEMPERA_ASSIGN(resolved_, lease_.engine().Resolve(wanted));
+  format_ = FormatOf(request_.format());
+  count_ = request_.has_count() ? request_.count() : 1;
+  if (engine.channels != 1 && engine.channels != 3 && engine.channels != 4)
+    return InvalidArgument("ref: the model paints ", engine.channels, " channels, a picture has 1, 3 or 4");
+
+  accepted_.set_generation("generations/" + rpc::RandomId().substr(0, 16));
+  accepted_.set_request_id(info_.request_id);
+  accepted_.set_seed(resolved_.seed);
+  accepted_.set_artifact(engine.id);
+  accepted_.set_model(engine.name);
+  if (resolved_.class_label >= 0) accepted_.set_class_label(resolved_.class_label);
+  accepted_.mutable_schedule()->set_scheduler(resolved_.scheduler);
+  accepted_.mutable_schedule()->set_steps(resolved_.steps);
+  accepted_.mutable_schedule()->set_eta(resolved_.eta);
+  accepted_.set_format(FormatMessage(format_));
+  accepted_.set_count(count_);
+  accepted_.set_width(engine.width);
+  accepted_.set_height(engine.height);
+  accepted_.set_preview_interval(resolved_.preview_interval);
+
+  // Weak: the client may stay longer than the generation.
+  on_client_stop_.emplace(info_.scope.stop, [weak = weak_from_this()] {
+    if (const auto self = weak.lock()) {
+      self->stop_.request_stop();
+      self->LeaveQueue();
+    }
+  });
+  return OkStatus();
+}
+
+void Generation::Queued(GenerationQueue& queue, uint64_t ticket) {
+  queue_ = &queue;
+  ticket_ = ticket;
+  // A stop before this line found no ticket.
+  if (scope_.stop.stop_requested()) LeaveQueue();
+}
+
+void Generation::LeaveQueue() {
+  GenerationQueue* queue = queue_;
+  if (queue != nullptr && ticket_ != 0 && queue->Remove(ticket_)) Finish(Ended());
+}
+
+void Generation::StopForDrain() {
+  drained_ = true;
+  stop_.request_stop();
+  LeaveQueue();
+}
+
+// Why it ended before its end.
+Status Generation::Ended() const {
+  if (drained_) return backend_.CheckServing();
+  return rpc::CancelReason(scope_, scope_.Check());
+}
+
+bool Generation::Send(v1::GenerateResponse event, bool droppable) {
+  std::lock_guard lock(mutex_);
+  event.set_sequence(sequence_++);
+  last_sent_ = Clock::now();
+  const auto result = droppable ? out_.TrySend(std::move(event)) : out_.Send(std::move(event));
+  return result != rpc::SendResult::kClosed;
+}
+
+void Generation::SendAccepted(int queue_position) {
+  {
+    std::lock_guard lock(mutex_);
+    if (accepted_sent_ && position_ == queue_position && Clock::now() - last_sent_ < kSilence) return;
+    position_ = queue_position;
+    if (!std::exchange(accepted_sent_, true)) queued_at_ = Clock::now();
+  }
+  v1::GenerateResponse event;
+  *event.mutable_accepted() = accepted_;
+  event.mutable_accepted()->set_queue_position(queue_position);
+  Send(std::move(event), false);
+}
+
+void Generation::KeepAlive() {
+  int position;
+  {
+    std::lock_guard lock(mutex_);
+    if (finished_ || !accepted_sent_ || Clock::now() - last_sent_ < kSilence) return;
+    position = position_;
+  }
+  SendAccepted(position);
+}
+
+void Generation::Run() {
+  const LogContext log(info_.request_id, info_.trace_id);
+  started_at_ = Clock::now();
+  {
+    std::lock_guard lock(mutex_);
+    position_ = 0;
+  }
+  v1::Summary summary;
+  const Status status = Paint(summary);
+  if (status.ok()) {
+    backend_.metrics.generation_seconds.Observe(Seconds(Clock::now() - started_at_), model(),
+                                                ArtifactLabel(lease_.engine().info()));
+    summary.set_queue_ms(Ms(started_at_ - queued_at_));
+    summary.set_load_ms(static_cast<double>(lease_.load_time.count()));
+    summary.set_total_ms(Ms(Clock::now() - arrival_));
+    v1::GenerateResponse event;
+    *event.mutable_summary() = std::move(summary);
+    Send(std::move(event), false);
+  }
+  Finish(status);
+}
+
+Status Generation::Paint(v1::Summary& summary) {
+  for (int picture = 0; picture < count_; ++picture) {
+    TEMPERA_TRY(scope_.Check());
+    TEMPERA_ASSIGN(*summary.add_pictures(), PaintOne(picture));
+  }
+  return OkStatus();
+}
+
+Result<v1::PictureSummary> Generation::PaintOne(int picture) {
+  const Engine& engine = lease_.engine();
+  const std::string& name = engine.info().name;
+  const std::string artifact = ArtifactLabel(engine.info());
+  Metrics& metrics = backend_.metrics;
+  ResolvedGeneration resolved = resolved_;
+  resolved.seed += static_cast<uint64_t>(picture);
+
+  GenerationEvents events;
+  events.on_step = [&](const StepEvent& step) {
+    metrics.steps.Add(1, name);
+    metrics.step_seconds.Observe(step.milliseconds / 1e3, name, artifact);
+    for (const FeatureError& error : step.errors)
+      metrics.temporal_error.Observe(error.ratio, name, artifact, TimestepBinLabel(error.timestep_bin),
+                                     error.block_group);
+    v1::GenerateResponse event;
+    *event.mutable_progress() = ProgressMessage(picture, step);
+    // Nobody reads: the engine's next check ends the work.
+    if (!Send(std::move(event), true)) stop_.request_stop();
+  };
+  events.on_preview = [&](const StepEvent& step, const Picture& preview) {
+    Result<std::string> png = backend_.compute.encode_image(preview, ImageFormat::kPng, {});
+    if (!png.ok() || png->size() > kChunkBytes) return;
+    v1::GenerateResponse event;
+    event.mutable_preview()->set_picture(picture);
+    event.mutable_preview()->set_step(step.step);
+    event.mutable_preview()->set_media_type(MediaType(ImageFormat::kPng));
+    event.mutable_preview()->set_data(*std::move(png));
+    Send(std::move(event), true);
+  };
+  TEMPERA_ASSIGN(const GenerationResult result, engine.Generate(scope_, resolved, events));
+
+  const auto encode_begin = Clock::now();
+  Json settings{{"model", name},        {"artifact", engine.info().id},  {"seed", resolved.seed},
+                {"scheduler", resolved.scheduler}, {"steps", resolved.steps}, {"eta", resolved.eta}};
+  if (resolved.class_label >= 0) settings["class_label"] = resolved.class_label;
+  TEMPERA_ASSIGN(const std::string bytes,
+                 backend_.compute.encode_image(result.picture, format_,
+                                               {{"Software", Cat("tempera ", kVersion)},
+                                                {"tempera", CanonicalJson(settings)}}));
+  const auto encode_time = Clock::now() - encode_begin;
+  const std::string sha256 = Sha256Hex(bytes);
+
+  metrics.images.Add(1, name);
+  metrics.pixels.Add(static_cast<double>(result.picture.width * result.picture.height), name);
+  metrics.stage_seconds.Observe(result.denoise_ms / 1e3, name, "denoise");
+  metrics.stage_seconds.Observe(result.decode_ms / 1e3, name, "decode");
+  metrics.stage_seconds.Observe(Seconds(encode_time), name, "encode");
+  TEMPERA_TRY(SendImage(picture, resolved.seed, bytes, sha256));
+
+  v1::PictureSummary summary;
+  summary.set_picture(picture);
+  summary.set_seed(resolved.seed);
+  summary.set_sha256(sha256);
+  summary.set_latent_sha256(result.latent_sha256);
+  summary.set_denoise_ms(result.denoise_ms);
+  summary.set_decode_ms(result.decode_ms);
+  summary.set_encode_ms(Ms(encode_time));
+  return summary;
+}
+
+Status Generation::SendImage(int picture, uint64_t seed, const std::string& bytes, const std::string& sha256) {
+  size_t offset = 0;
+  do {
+    v1::GenerateResponse event;
+    v1::ImageChunk& chunk = *event.mutable_image();
+    chunk.set_picture(picture);
+    chunk.set_seed(seed);
+    chunk.set_media_type(MediaType(format_));
+    chunk.set_total_bytes(static_cast<int64_t>(bytes.size()));
+    chunk.set_offset(static_cast<int64_t>(offset));
+    chunk.set_data(bytes.substr(offset, kChunkBytes));
+    offset += chunk.data().size();
+    if (offset == bytes.size()) {
+      chunk.set_last(true);
+      chunk.set_sha256(sha256);
+    }
+    if (!Send(std::move(event), false)) return absl::CancelledError("the client does not read");
+  } while (offset < bytes.size());
+  return OkStatus();
+}
+
+void Generation::Finish(Status status) {
+  if (finished_.exchange(true)) return;
+  if (absl::IsCancelled(status) || absl::IsDeadlineExceeded(status)) {
+    if (drained_) status = backend_.CheckServing();
+    status = rpc::CancelReason(scope_, status);
+    const char* reason = drained_                                ? "drain"
+                         : absl::IsDeadlineExceeded(status)      ? "deadline"
+                         : info_.scope.stop.stop_requested()     ? "client"
+                                                                 : "shed";  // it read too slowly
+    if (lease_) backend_.metrics.cancelled.Add(1, model(), reason);
+  }
+  const auto now = Clock::now();
+  std::map<std::string, std::string> trailers;
+  if (lease_ && started_at_ != Clock::time_point{}) {
+    trailers["x-queue-seconds"] = Cat(Seconds(started_at_ - queued_at_));
+    trailers["x-compute-seconds"] = Cat(Seconds(now - started_at_));
+    if (lease_.engine().info().is_artifact) trailers["x-artifact-digest"] = lease_.engine().info().id;
+  }
+  const LogContext log(info_.request_id, info_.trace_id);
+  Log(LogLevel::kInfo, "generation_finished",
+      {{"ref", request_.ref().substr(0, 200)},
+       {"model", lease_ ? model() : ""},
+       {"artifact", lease_ ? lease_.engine().info().id : ""},
+       {"count", count_},
+       {"code", rpc::CodeName(status.raw_code())},
+       {"error", Message(status)},
+       {"ms", Ms(now - arrival_)}});
+  // Before the client hears of the end, so that it finds the model idle.
+  lease_ = ModelLease();
+  out_.Finish(status, std::move(trailers));
+}
+
+}  // namespace tempera
