@@ -73,9 +73,9 @@ struct PictureScores {
 
 struct TemporalErrors {
   std::vector<double> ratio;   // [K] over all features of the step together
-  std::vector<double> cosine;  // [K] of the same
-  // [K] true if the quantized features of step k are nearer, by cosine, to the full-precision features of
-  // another step; with classes: for any class.
+  std::vector<double> cosine;  // [K] mean over features (and classes)
+  // [K] true if any feature of step k (for any class) is nearer, by cosine, to the full-precision feature of
+  // another step than to that of its own.
   std::vector<bool> mismatch;
   std::vector<std::vector<double>> group_ratio;  // [K][G]
 };
@@ -104,7 +104,7 @@ struct LayerResult {
   int weight_bits = 0;
   int activation_bits = 0;
   std::string format;                    // "int4"; empty: float
-  std::optional<double> output_error;    // ratio of the layer's output, its input in full precision
+  std::optional<double> output_error;    // ratio of the layer's output, for the same input
   std::optional<double> weight_error;    // ratio of the weights
   std::optional<double> clipping_ratio;  // part of the input's values outside the range, over all steps, 0..1
 };

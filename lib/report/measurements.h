@@ -52,8 +52,8 @@ struct Measurements {
   std::map<std::string, std::string> software;  // name -> version: the program itself, LibTorch, compiler ...
   std::vector<StageTime> stages;                // in the order they ran
   std::vector<StepTime> steps;
-  std::optional<int64_t> full_precision_resident_bytes;  // growth of the process by the loaded model
-  std::optional<int64_t> quantized_resident_bytes;       // growth by the loaded artifact
+  std::optional<int64_t> full_precision_resident_bytes;  // held in memory by the loaded model
+  std::optional<int64_t> quantized_resident_bytes;       // by the loaded artifact
 };
 
 // As for Evaluation: every field stands there, errors name `label` and the field.

@@ -213,7 +213,7 @@ Html VerdictPart(const Input& in) {
   }
   Tile(h, Percent(v.temporal_error), "temporal error", "mean over the steps; 0\u00A0% is exact");
   Tile(h, Cat(v.mismatches, " of ", in.e.schedule.timesteps.size()), "steps mistaken in time",
-       v.mismatches == 0 ? "every step knows its time" : "their features look like another step's",
+       v.mismatches == 0 ? "every step knows its time" : "a feature looks like another step's",
        v.mismatches == 0 ? Html() : Html()(" class=\"alarm\""));
   if (own.class_accuracy.value.has_value() && in.e.full_precision.class_accuracy.value.has_value())
     Tile(h, AccuracyText(own.class_accuracy), "class accuracy",
@@ -235,7 +235,7 @@ Html MethodsPart(const Input& in) {
       "Every row painted from the same seeds and classes. PSNR and SSIM compare each picture with the "
       "original's: higher "
       "is nearer. ");
-  if (in.e.feature_network.has_value()) {
+  if (in.e.feature_network.has_value() && in.e.full_precision.frechet_distance.value.has_value()) {
     const FeatureNetwork& n = *in.e.feature_network;
     lead(n.metric, " is the distance of ", Plural(n.pictures, "picture", "pictures"), " to ", n.against,
          " in ", n.dimension, " features of the network that the model's folder ships: lower is better. ");

@@ -100,7 +100,7 @@ Html LineChart(const Input& in, const LogAxis& axis, const Frame& frame) {
       h("<circle cx=\"", Fixed(x(k), 1), "\" cy=\"", Fixed(y(t.ratio[k]), 1), "\" r=\"", Fixed(radius, 1),
         "\"><title>", MethodTitle(in.e.methods[i]), ", step ", k, ", \u03C4 ",
         TauText(in.e.schedule.timesteps[k]), ": ", Percent(t.ratio[k]));
-      if (t.mismatch[k]) h(", looks like another step");
+      if (t.mismatch[k]) h(", a feature looks like another step's");
       h("</title></circle>");
       if (t.mismatch[k])
         h("<path class=\"cross\" d=\"M", Fixed(x(k) - 5, 1), " ", Fixed(y(t.ratio[k]) - 5, 1),
@@ -269,7 +269,7 @@ Html TimePart(const Input& in) {
     h("<span>", Swatch(i), MethodTitle(in.e.methods[i]), "</span> ");
     crossed = crossed || TemporalMismatches(in.e.methods[i]) > 0;
   }
-  if (crossed) h("<span><b class=\"bad\">\u2715</b> looks like another step</span>");
+  if (crossed) h("<span><b class=\"bad\">\u2715</b> a feature looks like another step's</span>");
   h("</p>\n");
   if (high == 0) {
     h("<p>Every error is exactly 0.</p>\n");
@@ -280,11 +280,11 @@ Html TimePart(const Input& in) {
     if (zero) h("<figcaption class=\"note\">Points on the lowest line are exactly 0.</figcaption>");
     h("</figure>\n");
   }
-  return h(
-      "<details><summary>The same as a table</summary>",
-      Captioned("Temporal error and cosine to the original, step by step; \u2715: looks like another step",
-                TimeTable(in)),
-      "</details>\n</section>\n");
+  return h("<details><summary>The same as a table</summary>",
+           Captioned("Temporal error and cosine to the original, step by step; \u2715: a feature looks like "
+                     "another step's",
+                     TimeTable(in)),
+           "</details>\n</section>\n");
 }
 
 Html FeaturesPart(const Input& in) {

@@ -141,9 +141,9 @@ Html LayersPart(const Input& in) {
   Html lead;
   lead("Every layer that costs time, in the order in which the network runs; ", Count(quantized), " of ",
        Count(static_cast<int64_t>(in.e.layers.size())),
-       " have quantized weights. Output error is that of the layer alone, fed with the original's input. "
-       "Clipping is the part of the input's values that "
-       "fell outside the range.");
+       " have quantized weights. Output error is that of the layer alone: its quantized and its original "
+       "form, "
+       "fed with the same input. Clipping is the part of the input's values that fell outside the range.");
   Html h = Head("layers", "Layers", lead);
   Html table = TableHead(Html()(" class=\"layers\" data-sortable"), {{"layer"},
                                                                      {"role"},
@@ -255,8 +255,9 @@ Html GlossaryPart(const Input& in) {
        "Length of the difference between quantized and original temporal features, divided by the length of "
        "the original's. 0 % is exact."},
       {"mistaken step (mismatch)",
-       "A step whose quantized features point in the direction of another step's original features more than "
-       "of its own: the network is told a wrong time."},
+       "A step at which some quantized feature points in the direction of another step's original feature "
+       "more "
+       "than of its own: that part of the network is told a wrong time."},
       {"cache, rebuilt",
        "A temporal feature can be computed once, stored and looked up, or rebuilt at each step by the "
        "quantized time layers. For each step and block the one with the smaller error is served."},

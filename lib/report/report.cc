@@ -196,11 +196,11 @@ Verdict Judge(const Evaluation& e, const Measurements& m) {
   } else {
     v.sentences.push_back("The job asked for no pictures, so nothing is known about them.");
   }
-  v.sentences.push_back(Cat(
-      "What it is told about time is off by ", Percent(v.temporal_error), " on average over ",
-      Plural(steps, "step", "steps"),
-      v.mismatches == 0 ? "; no step looks like another one."
-                        : Cat("; ", Plural(v.mismatches, "step looks", "steps look"), " like another one.")));
+  v.sentences.push_back(Cat("What it is told about time is off by ", Percent(v.temporal_error),
+                            " on average over ", Plural(steps, "step", "steps"),
+                            v.mismatches == 0 ? "; no feature looks like another step's."
+                                              : Cat("; at ", Plural(v.mismatches, "step", "steps"),
+                                                    " a feature looks like another step's.")));
   if (v.speedup.has_value())
     v.sentences.push_back(Cat("One step runs ", Figure(*v.speedup), " times as fast as in full precision."));
   for (const Verdict::Comparison& c : v.comparisons) v.sentences.push_back(ComparisonSentence(c));
