@@ -290,30 +290,42 @@ void WorkerAgent::State::Keep(Run& run) {
   Steady::time_point beaten = run.begin;  // the last time the lease was surely ours
   for (;;) {
     std::optional<Progress> progress;
+    bool drained = false, lost = false, cancelled = false;
     {
       std::unique_lock lock(run.mutex);
       run.changed.wait_for(lock, options.poll,
                            [&] { return run.done || (run.drained && !run.publish_stop.stop_requested()); });
       if (run.done) return;
-      if (run.drained) {
-        run.compute_stop.request_stop();
-        run.publish_stop.request_stop();
-      }
-      if (run.lost) continue;
-      if (std::exchange(run.unsaved, false)) progress = run.last;
+      drained = run.drained;
+      lost = run.lost;
+      if (!lost && std::exchange(run.unsaved, false)) progress = run.last;
     }
+    // Outside of the lock: whoever is told may call back.
+    if (drained) {
+      run.compute_stop.request_stop();
+      run.publish_stop.request_stop();
+    }
+    if (lost) continue;
     const Steady::time_point now = Steady::now();
     bool beat = progress.has_value() || now - beaten >= options.lease / 3;
     if (!beat) {
+      // A cheap look for news: a heartbeat then says whether it is a cancel or a lost lease.
       const Result<Job> job = jobs.Get(run.claimed.job.id);
-      beat = job.ok() && job->state == JobState::kCancelling && !run.compute_stop.stop_requested();
+      const bool cancelling = job.ok() && job->state == JobState::kCancelling;
+      const bool ours =
+          job.ok() && (cancelling || job->state == JobState::kRunning) && job->worker == options.worker;
+      beat = !ours || (cancelling && !run.compute_stop.stop_requested());
     }
     if (!beat) continue;
     if (Beat(run, progress)) beaten = now;
-    const std::lock_guard lock(run.mutex);
-    if (now - beaten >= options.lease) run.lost = true;
-    if (run.lost || run.cancelled) run.compute_stop.request_stop();
-    if (run.lost) run.publish_stop.request_stop();
+    {
+      const std::lock_guard lock(run.mutex);
+      if (now - beaten >= options.lease) run.lost = true;
+      lost = run.lost;
+      cancelled = run.cancelled;
+    }
+    if (lost || cancelled) run.compute_stop.request_stop();
+    if (lost) run.publish_stop.request_stop();
   }
 }
 
