@@ -63,7 +63,7 @@ v1::EvaluationSummary Summarize(const Evaluation& evaluation) {
   return s;
 }
 
-// "manifest.baseline": a list of {timestep_bin, block_group, ratio}, or an object that has one under "errors".
+// "manifest.baseline": a list of {timestep_bin, block_group, ratio, low, high}.
 void FillBaseline(const Json& baseline, v1::Artifact& artifact) {
   const Json* rows = &baseline;
   if (baseline.is_object()) {

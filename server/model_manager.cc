@@ -185,10 +185,12 @@ Result<std::shared_ptr<ModelManager::Entry>> ModelManager::LoadNow(const std::sh
     metrics_.cache_bytes.Set(static_cast<double>(info.cache_bytes), info.name, artifact);
     metrics_.cache_entries.Set(static_cast<double>(info.cache_entries), info.name, artifact);
   }
-  for (const FeatureError& error : info.baseline) {
-    const std::string bin = TimestepBinLabel(error.timestep_bin);
-    metrics_.temporal_error_baseline.Set(error.ratio, info.name, artifact, bin, error.block_group);
-    if (info.reference_bytes > 0) metrics_.temporal_error.Touch(info.name, artifact, bin, error.block_group);
+  for (const FeatureBaseline& baseline : info.baseline) {
+    const std::string bin = TimestepBinLabel(baseline.timestep_bin);
+    metrics_.temporal_error_baseline.Set(baseline.ratio, info.name, artifact, bin, baseline.block_group);
+    metrics_.temporal_error_low.Set(baseline.low, info.name, artifact, bin, baseline.block_group);
+    metrics_.temporal_error_high.Set(baseline.high, info.name, artifact, bin, baseline.block_group);
+    if (info.reference_bytes > 0) metrics_.temporal_error.Touch(info.name, artifact, bin, baseline.block_group);
   }
   Log(LogLevel::kInfo, "model_loaded", {{"model", info.name}, {"artifact", info.id}, {"bytes", bytes}, {"seconds", seconds}});
   return std::make_shared<Entry>(Entry{.manager = this, .ref = ref, .engine = std::move(engine), .bytes = bytes});

@@ -218,16 +218,18 @@ Result<Manifest> DescribeArtifact(const Job& job, const QuantSpec& spec, const Q
   return m;
 }
 
-// Expected error per timestep bin and block group: against the reference as serving loads it, mean over steps
-// and classes.
+// Expected error per timestep bin and block group: against the reference as serving loads it, over steps and classes.
 Result<Json> Baseline(const Job& job, const Quantized& q, const std::filesystem::path& folder) {
   const Denoiser& network = q.quantizer->network();
   const Scheduler& scheduler = q.quantizer->scheduler();
   TEMPERA_ASSIGN(const auto source, WeightSource::OpenFile(folder / kReferenceFile, kReferenceFile));
   TEMPERA_ASSIGN(const FeatureTable reference, ImportReference(job.scope, job.folder.network_config, network,
                                                                scheduler.timesteps(), source));
-  std::map<std::pair<int, std::string>, std::pair<double, int64_t>>
-      sums;  // (bin, group) -> sum of ratios, count
+  struct Ratios {
+    double sum = 0, low = 0, high = 0;
+    int64_t count = 0;
+  };
+  std::map<std::pair<int, std::string>, Ratios> of_bin;  // (bin, group)
   for (int64_t k = 0; k < reference.steps; ++k) {
     const int bin = TimestepBin(scheduler.timesteps()[static_cast<size_t>(k)], scheduler.train_timesteps());
     for (int64_t c = 0; c < reference.classes; ++c) {
@@ -242,17 +244,22 @@ Result<Json> Baseline(const Job& job, const Quantized& q, const std::filesystem:
           of_group[unit.group].second += exact.square().sum().item<double>();
         }
       for (const auto& [group, pair] : of_group) {
-        auto& [sum, count] = sums[{bin, group}];
-        sum += std::sqrt(pair.first / std::max(pair.second, 1e-30));
-        ++count;
+        const double ratio = std::sqrt(pair.first / std::max(pair.second, 1e-30));
+        Ratios& r = of_bin[{bin, group}];
+        r.low = r.count == 0 ? ratio : std::min(r.low, ratio);
+        r.high = std::max(r.high, ratio);
+        r.sum += ratio;
+        ++r.count;
       }
     }
   }
   Json list = Json::array();
-  for (const auto& [key, value] : sums)
+  for (const auto& [key, r] : of_bin)
     list.push_back({{"timestep_bin", key.first},
                     {"block_group", key.second},
-                    {"ratio", value.first / static_cast<double>(value.second)}});
+                    {"ratio", r.sum / static_cast<double>(r.count)},
+                    {"low", r.low},
+                    {"high", r.high}});
   return list;
 }
 

@@ -79,7 +79,8 @@ std::string Metrics::Text() {
 
 void Metrics::RemoveArtifact(std::string_view model, std::string_view artifact) {
   for (MetricFamilyBase* family : std::initializer_list<MetricFamilyBase*>{
-           &generation_seconds, &step_seconds, &temporal_error, &temporal_error_baseline, &cache_bytes,
+           &generation_seconds, &step_seconds, &temporal_error, &temporal_error_baseline, &temporal_error_low,
+           &temporal_error_high, &cache_bytes,
            &cache_entries, &model_loaded, &model_bytes, &model_load_seconds})
     family->RemoveWhere("model", model, "artifact", artifact);
 }

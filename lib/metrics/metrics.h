@@ -94,7 +94,15 @@ struct Metrics {
       {"model", "artifact", "timestep_bin", "block_group"}, kErrorRatios};
   GaugeFamily<4> temporal_error_baseline{
       registry, "tempera_temporal_feature_error_baseline_ratio",
-      "The same error as it was when the artifact was made, from its manifest.",
+      "The same error as it was when the artifact was made, from its manifest: mean over steps and classes.",
+      {"model", "artifact", "timestep_bin", "block_group"}};
+  GaugeFamily<4> temporal_error_low{
+      registry, "tempera_temporal_feature_error_baseline_low_ratio",
+      "Least of the errors that the manifest's mean is made of: what serving observes is never below.",
+      {"model", "artifact", "timestep_bin", "block_group"}};
+  GaugeFamily<4> temporal_error_high{
+      registry, "tempera_temporal_feature_error_baseline_high_ratio",
+      "Greatest of the errors that the manifest's mean is made of: what serving observes is never above.",
       {"model", "artifact", "timestep_bin", "block_group"}};
   GaugeFamily<2> cache_bytes{registry, "tempera_feature_cache_bytes", "Resident temporal features.",
                              {"model", "artifact"}};

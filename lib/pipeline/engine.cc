@@ -351,11 +351,13 @@ Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope, con
   }
   if (manifest.baseline.is_array()) {
     for (const Json& item : manifest.baseline) {
-      FeatureError e;
+      FeatureBaseline e;
       Fields f(item, "manifest.json: baseline");
       f.Need("timestep_bin", e.timestep_bin);
       f.Need("block_group", e.block_group);
       f.Need("ratio", e.ratio);
+      f.Need("low", e.low);
+      f.Need("high", e.high);
       TEMPERA_TRY(f.Finish());
       info.baseline.push_back(std::move(e));
     }

@@ -24,6 +24,14 @@ struct FeatureError {
   double ratio = 0;
 };
 
+// What the manifest says the errors of a timestep bin and block group are, over its steps and classes.
+struct FeatureBaseline {
+  int timestep_bin = 0;
+  std::string block_group;
+  double ratio = 0;         // mean
+  double low = 0, high = 0;  // least and greatest: the mean of any traffic lies between them
+};
+
 // What a loaded thing is and what it accepts. Fixed at load.
 struct EngineInfo {
   bool is_artifact = false;
@@ -46,7 +54,7 @@ struct EngineInfo {
   int64_t reference_bytes = 0;  // full-precision features for the error metric
   int64_t memory_bytes() const { return weight_bytes + cache_bytes + reference_bytes; }
   // Expected temporal-feature error per step bin and block group (from the manifest); empty for a model.
-  std::vector<FeatureError> baseline;
+  std::vector<FeatureBaseline> baseline;
 };
 
 // A generation as asked for; unset fields take the engine's defaults.

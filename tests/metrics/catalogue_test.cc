@@ -73,6 +73,8 @@ TEST(Catalogue, UnloadingAnArtifactLeavesNoneOfItsSeries) {
   for (const char* artifact : {"0123456789ab", "ba9876543210"}) {
     metrics.temporal_error.Observe(1e-3, "fashion", artifact, TimestepBinLabel(7), "down");
     metrics.temporal_error_baseline.Set(1e-3, "fashion", artifact, TimestepBinLabel(7), "down");
+    metrics.temporal_error_low.Set(1e-3, "fashion", artifact, TimestepBinLabel(7), "down");
+    metrics.temporal_error_high.Set(1e-3, "fashion", artifact, TimestepBinLabel(7), "down");
     metrics.step_seconds.Observe(.01, "fashion", artifact);
     metrics.generation_seconds.Observe(.1, "fashion", artifact);
     metrics.model_loaded.Set(1, "fashion", artifact);
@@ -96,7 +98,7 @@ TEST(Catalogue, EveryArtifactLabelIsCleared) {
     const auto& labels = family->info().labels;
     with_artifact += std::count(labels.begin(), labels.end(), "artifact");
   }
-  EXPECT_EQ(with_artifact, 9) << "a new family with an artifact label: add it to RemoveArtifact and to the test above";
+  EXPECT_EQ(with_artifact, 11) << "a new family with an artifact label: add it to RemoveArtifact and to the test above";
 }
 
 TEST(Catalogue, HooksRunBeforeTheText) {
