@@ -82,7 +82,7 @@ class Checker:
             if lists:
                 return set().union(*lists) - ({"le"} if "histogram_quantile" in expression else set())
             known = [self.labels(m, where) for m in use.metrics]
-            return set().union(*(k for k in known if k is not None))
+            return None if None in known else set().union(*known)
         self.used.add(metric)
         if metric in self.exported:
             return seen(self.exported[metric])
