@@ -10,6 +10,7 @@
 #include <cstdio>
 
 #include "base/files.h"
+#include "base/json.h"
 #include "models/family.h"
 #include "zoo/dataset.h"
 #include "zoo/trainer.h"

@@ -9,6 +9,7 @@
 #include <cstdio>
 
 #include "base/files.h"
+#include "base/json.h"
 #include "nn/params.h"
 #include "zoo/dataset.h"
 #include "zoo/trainer.h"

@@ -138,7 +138,8 @@ Result<UnetConfig> UnetConfig::Parse(const Json& json, const std::string& label)
   one_of("upsample_type", c.upsample_type, {"conv", "resnet"});
   one_of("resnet_time_scale_shift", c.resnet_time_scale_shift, {"default", "scale_shift"});
   if (c.mid_block_type) one_of("mid_block_type", *c.mid_block_type, {"UNetMidBlock2D"});
-  if (c.class_embed_type) one_of("class_embed_type", *c.class_embed_type, {"timestep", "identity"});
+  // "identity" wants embedding vectors where a request carries a label.
+  if (c.class_embed_type) one_of("class_embed_type", *c.class_embed_type, {"timestep"});
   if (c.time_embedding_type == "learned") {
     if (!c.num_train_timesteps) f.Fail("num_train_timesteps", "is missing, a learned time embedding needs it");
     else want("num_train_timesteps", *c.num_train_timesteps, 1, 1 << 20);
@@ -216,6 +217,8 @@ Unet::Unet(const UnetConfig& config, nn::Params& params) : c_(config) {
     info_.width = c_.sample_size[1];
   }
   info_.classes = c_.num_class_embeds.value_or(0);
+  // A label that is embedded as a timestep ranges over the timesteps where the configuration names no count.
+  if (c_.class_embed_type && info_.classes == 0) info_.classes = c_.num_train_timesteps.value_or(1000);
 
   Builder b(params, slots_);
   const int64_t base = c_.block_out_channels[0];
@@ -393,11 +396,9 @@ const at::Tensor& Unet::Embedding(ForwardContext& ctx) const {
   Note(ctx, "time_proj", projected);
   at::Tensor embedding = embed(time1_, time2_, projected);
   Note(ctx, "time_embedding", embedding);
-  if (class_embedding_.defined() || class1_ != nullptr || c_.class_embed_type == "identity") {
-    at::Tensor of_class;
-    if (class_embedding_.defined()) of_class = at::embedding(class_embedding_, ctx.label);
-    else if (class1_ != nullptr) of_class = embed(class1_, class2_, project(ctx.label.to(at::kFloat)));
-    else of_class = ctx.label.to(at::kFloat);
+  if (class_embedding_.defined() || class1_ != nullptr) {
+    const at::Tensor of_class = class_embedding_.defined() ? at::embedding(class_embedding_, ctx.label)
+                                          : embed(class1_, class2_, project(ctx.label.to(at::kFloat)));
     Note(ctx, "class_embedding", of_class);
     embedding = embedding + of_class;
   }

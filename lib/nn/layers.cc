@@ -81,32 +81,33 @@ at::Tensor GroupNorm::operator()(const at::Tensor& x) const { return at::group_n
 PixelAttention::PixelAttention(Builder& b, const std::string& name, int64_t channels, int64_t head_dim,
                                int64_t norm_groups, double eps, double rescale_factor)
     : rescale(rescale_factor) {
-  if (head_dim < 1 || channels % head_dim != 0) {
+  if (head_dim < 1 || head_dim > channels) {
     b.params().Fail(InvalidArgument("config.json: attention_head_dim does not fit ", name, ", got ", head_dim, " for ",
-                                    channels, " channels, want a divisor"));
+                                    channels, " channels, want 1 to ", channels));
     return;
   }
   heads = channels / head_dim;
   scale = 1.0 / std::sqrt(static_cast<double>(head_dim));
   if (norm_groups > 0) norm.emplace(b.params(), name + ".group_norm", channels, norm_groups, eps);
   // Checkpoints from before diffusers 0.17 name the projections query, key, value and proj_attn.
-  const auto projection = [&](const char* now, const char* before) {
+  const auto projection = [&](const char* now, const char* before, int64_t in, int64_t out) {
     const std::string old_name = name + "." + before;
-    return b.Linear(b.params().Has(old_name + ".weight") ? old_name : name + "." + now, Role::kLinear, channels, channels);
+    return b.Linear(b.params().Has(old_name + ".weight") ? old_name : name + "." + now, Role::kLinear, in, out);
   };
-  to_q = projection("to_q", "query");
-  to_k = projection("to_k", "key");
-  to_v = projection("to_v", "value");
+  const int64_t inner = heads * head_dim;  // fewer than the channels where head_dim does not divide them
+  to_q = projection("to_q", "query", channels, inner);
+  to_k = projection("to_k", "key", channels, inner);
+  to_v = projection("to_v", "value", channels, inner);
   scores = b.Matmul(name + ".scores");
   values = b.Matmul(name + ".values");
-  to_out = projection("to_out.0", "proj_attn");
+  to_out = projection("to_out.0", "proj_attn", inner, channels);
 }
 
 at::Tensor PixelAttention::operator()(ForwardContext& ctx, const at::Tensor& x) const {
   const int64_t batch = x.size(0), channels = x.size(1), pixels = x.size(2) * x.size(3);
   at::Tensor h = norm ? (*norm)(x) : x;
   h = h.reshape({batch, channels, pixels}).transpose(1, 2).contiguous();  // [B, T, C]
-  const auto split = [&](const at::Tensor& t) { return t.view({batch, pixels, heads, channels / heads}).transpose(1, 2); };
+  const auto split = [&](const at::Tensor& t) { return t.view({batch, pixels, heads, -1}).transpose(1, 2); };
   const at::Tensor q = split(Run(*to_q, ctx, h)), k = split(Run(*to_k, ctx, h)), v = split(Run(*to_v, ctx, h));
   at::Tensor mixed;
   if (scores->state == State::kFloat || scores->activation_bits == 0) {
@@ -115,7 +116,7 @@ at::Tensor PixelAttention::operator()(ForwardContext& ctx, const at::Tensor& x) 
     const at::Tensor weights = at::softmax(RunMatmul(*scores, ctx, q, k) * scale, -1);
     mixed = RunMatmul(*values, ctx, weights, v.transpose(-1, -2));
   }
-  mixed = mixed.transpose(1, 2).reshape({batch, pixels, channels});
+  mixed = mixed.transpose(1, 2).reshape({batch, pixels, -1});
   const at::Tensor out = Run(*to_out, ctx, mixed).transpose(1, 2).reshape(x.sizes());
   return (out + x) / rescale;
 }

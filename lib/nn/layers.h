@@ -55,7 +55,7 @@ struct PixelAttention {
   int64_t heads = 1;
   double scale = 1, rescale = 1;
   PixelAttention() = default;
-  // norm_groups 0: no norm. head_dim must divide channels.
+  // norm_groups 0: no norm. floor(channels / head_dim) heads.
   PixelAttention(Builder& b, const std::string& name, int64_t channels, int64_t head_dim, int64_t norm_groups, double eps,
                  double rescale_factor);
   at::Tensor operator()(ForwardContext& ctx, const at::Tensor& x) const;  // [B, C, H, W] -> the same

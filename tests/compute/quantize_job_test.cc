@@ -11,6 +11,7 @@
 #include "artifact/artifact.h"
 #include "base/files.h"
 #include "pipeline/engine.h"
+#include "weights/weights.h"
 
 namespace tempera {
 namespace fs = std::filesystem;
@@ -55,9 +56,15 @@ class QuantizeJob : public testing::Test {
     return engine.ok() ? *engine : nullptr;
   }
 
+  static GenerationRequest Request(int64_t label, uint64_t seed) {
+    GenerationRequest request;
+    request.class_label = label;
+    request.seed = seed;
+    return request;
+  }
   static GenerationResult Paint(const Engine& engine, int64_t label, uint64_t seed) {
     InitComputeThread();
-    const auto resolved = engine.Resolve({.class_label = label, .seed = seed});
+    const auto resolved = engine.Resolve(Request(label, seed));
     EXPECT_TRUE(resolved.ok()) << resolved.status();
     auto result = engine.Generate(kScope, *resolved, {});
     EXPECT_TRUE(result.ok()) << result.status();
@@ -168,7 +175,7 @@ TEST_F(QuantizeJob, TheServedErrorIsTheManifestsAndAFlippedBitShows) {
         served[{e.timestep_bin, e.block_group}].second += 1;
       }
   ASSERT_FALSE(engine->info().baseline.empty());
-  for (const FeatureError& b : engine->info().baseline) {
+  for (const FeatureBaseline& b : engine->info().baseline) {
     const auto& [sum, count] = served[{b.timestep_bin, b.block_group}];
     ASSERT_GT(count, 0);
     // Both are means over the ten classes; layers on integers and in simulation differ by the rounding of float sums.
@@ -186,7 +193,7 @@ TEST_F(QuantizeJob, TheSameRequestPaintsTheSameBytesOnEveryThread) {
   const GenerationResult alone = Paint(*engine, 2, 9);
   Lanes lanes(3, &InitComputeThread);
   const Status status = lanes.ParallelFor(6, [&](int64_t) -> Status {
-    const auto resolved = engine->Resolve({.class_label = 2, .seed = 9});
+    const auto resolved = engine->Resolve(Request(2, 9));
     const auto result = engine->Generate(kScope, *resolved, {});
     if (!result.ok()) return result.status();
     return result->latent_sha256 == alone.latent_sha256 ? OkStatus() : Internal("another latent");

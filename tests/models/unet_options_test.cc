@@ -33,19 +33,10 @@ Result<std::unique_ptr<Denoiser>> Build(const Json& config, const std::string& w
 
 class UnetOption : public ::testing::TestWithParam<Json> {};
 
-// Cases that the family refuses, and the field that its error names.
-const std::map<std::string, std::string> kRefused{{"uneven_heads", "attention_head_dim"}};
-
 TEST_P(UnetOption, OutputAgrees) {
   const Json& c = GetParam();
   const std::string name = c["name"];
   auto denoiser = Build(ConfigOf(c), c["weights"]);
-  if (const auto refused = kRefused.find(name); refused != kRefused.end()) {
-    ASSERT_FALSE(denoiser.ok());
-    EXPECT_EQ(denoiser.status().code(), absl::StatusCode::kInvalidArgument);
-    EXPECT_THAT(Message(denoiser.status()), ::testing::HasSubstr(refused->second));
-    return;
-  }
   ASSERT_TRUE(denoiser.ok()) << denoiser.status();
   nn::ForwardContext ctx;
   ctx.timestep = Golden().Get(name + ".timesteps");
