@@ -71,6 +71,15 @@ class Dockerfile(unittest.TestCase):
                 self.assertIn("--no-install-recommends", rest)
                 self.assertIn("rm -rf /var/lib/apt/lists/*", rest)
 
+    def package(self, path):
+        """The Debian package of a file; /lib is a link to /usr/lib, and packages name either."""
+        real = os.path.realpath(path)
+        for name in (real, real.removeprefix("/usr")):
+            owner = subprocess.run(["dpkg", "-S", name], capture_output=True, text=True)
+            if owner.returncode == 0:
+                return owner.stdout.split(":")[0]
+        self.fail(f"{path} belongs to no package")
+
     def test_libraries_of_the_programs_are_installed(self):
         if not PROGRAMS:
             self.skipTest("no programs were built")
@@ -84,9 +93,7 @@ class Dockerfile(unittest.TestCase):
                 path = paths.get(name)
                 if path is None or str(ROOT / ".deps") in os.path.realpath(path) or ".deps/" in path:
                     continue  # the loader itself; LibTorch, which the image copies
-                owner = subprocess.run(["dpkg", "-S", os.path.realpath(path)], capture_output=True, text=True)
-                self.assertEqual(owner.returncode, 0, f"{path} belongs to no package")
-                needed.add(owner.stdout.split(":")[0])
+                needed.add(self.package(path))
         self.assertLessEqual(needed - BASE_PACKAGES, listed, "the image lacks libraries")
         # libgomp1 is oneDNN's and libfmt9 spdlog's: they come along anyway.
         self.assertLessEqual(listed - needed, {"libgomp1", "libfmt9", "libgrpc29", "libabsl20220623"}, "installed for nothing")
