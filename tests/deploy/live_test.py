@@ -150,7 +150,7 @@ def check(prometheus):
                 selector, label = text[len("label_values("):-1].rsplit(",", 1)
                 if not prometheus.get(f"label/{label.strip()}/values", **{"match[]": selector}):
                     faults.append(f"variable {variable['name']}: no values for {text}")
-    rules = []
+    rules, end = [], time.monotonic() + PATIENCE_S
     while time.monotonic() < end:
         rules = [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
         if all(rule["health"] != "unknown" for rule in rules):
