@@ -51,7 +51,7 @@ nav{position:sticky;top:0;z-index:5;background:var(--ground);margin:0 0 14px;pad
 nav ul{list-style:none;display:flex;gap:4px 18px;margin:0;padding:0 2px;overflow-x:auto;white-space:nowrap;font-size:.9375rem}
 nav a{text-decoration:none;display:block;padding:3px 0}
 nav a:hover{text-decoration:underline}
-.scroll{overflow-x:auto;margin:0 0 18px;max-width:100%}
+.scroll{position:relative;overflow-x:auto;margin:0 0 18px;max-width:100%}
 .cap{color:var(--soft);font-size:.875rem;margin:0}
 table{border-collapse:collapse;width:100%;font-size:.9375rem}
 th,td{text-align:left;padding:6px 12px 6px 0;border-bottom:1px solid var(--line);vertical-align:middle;font-weight:400}
@@ -86,7 +86,7 @@ figure{margin:0 0 12px}
 .mid{text-anchor:middle}.end{text-anchor:end}
 .narrow{display:none;max-width:560px}
 .legend{display:flex;flex-wrap:wrap;gap:4px 20px;align-items:center;font-size:.9375rem;margin:0 0 10px}
-.legend>span{display:inline-flex;align-items:center;gap:6px}
+.legend>span{display:inline-flex;flex-wrap:wrap;align-items:center;gap:2px 6px}
 .ramp{display:inline-flex}
 .ramp i{width:22px;height:14px;display:inline-block}
 .key{width:14px;height:14px;display:inline-block;vertical-align:-2px;margin-right:8px;border-radius:2px}
@@ -139,6 +139,7 @@ summary{cursor:pointer;color:var(--accent);padding:4px 0}
 .layers thead th{position:sticky;top:0;background:var(--card);z-index:1;box-shadow:inset 0 -1px var(--line)}
 .layers tbody th{font-family:ui-monospace,"DejaVu Sans Mono",monospace;font-size:.75rem;min-width:150px}
 th button{all:unset;cursor:pointer;color:inherit;display:inline-flex;gap:4px;align-items:flex-end}
+.n button{text-align:right}
 th button:focus-visible{outline:2px solid var(--accent)}
 th button::after{content:"\2195";opacity:.5}
 th[aria-sort=ascending] button::after{content:"\2191";opacity:1}
