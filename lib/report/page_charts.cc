@@ -142,6 +142,16 @@ double Chosen(const FeatureMap& map, size_t k, size_t i) {
   return std::max(rebuilt, cached);
 }
 
+double MeanOf(const std::vector<std::vector<double>>& rows) {
+  double sum = 0, count = 0;
+  for (const auto& row : rows)
+    for (const double v : row) {
+      sum += v;
+      ++count;
+    }
+  return sum / count;
+}
+
 // True if the error of the chosen way was measured.
 bool Measured(const FeatureMap& map, size_t k, size_t i) {
   const std::string& s = map.strategy[k][i];
@@ -321,7 +331,11 @@ Html FeaturesPart(const Input& in) {
   } else {
     h(table);
   }
-  h("<p class=\"note\">Point at a cell for both errors.");
+  h("<p class=\"note\">");
+  if (!map.cache_error.empty() && !map.reconstruct_error.empty())
+    h("On average over all cells the cache is off by ", Percent(MeanOf(map.cache_error)),
+      " and the layers by ", Percent(MeanOf(map.reconstruct_error)), ". ");
+  h("Point at a cell for its figures.");
   if (!common.empty()) h(" Every name ends in <code>", common, "</code>.");
   return h("</p>\n</section>\n");
 }
