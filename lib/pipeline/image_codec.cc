@@ -138,6 +138,20 @@ Result<std::string> EncodePng(const Picture& p, const std::map<std::string, std:
   return out;
 }
 
+// libpng takes the memory for a chunk before it reads it, whatever its limits: so each must lie in the file.
+Status CheckPngChunks(std::string_view png) {
+  for (size_t at = 8; at + 12 <= png.size();) {
+    uint64_t size = 0;
+    for (size_t i = 0; i < 4; ++i) size = size << 8 | static_cast<uint8_t>(png[at + i]);
+    if (size > png.size() - at - 12)
+      return InvalidArgument("png: chunk at byte ", at, " is longer than the file, got ", size,
+                             " bytes, want at most ", png.size() - at - 12);
+    if (png.substr(at + 4, 4) == "IEND") return OkStatus();
+    at += 12 + size;
+  }
+  return InvalidArgument("png: file ends early");
+}
+
 // A source of bytes for libpng.
 struct PngBytes {
   const char* at;
@@ -156,7 +170,7 @@ bool ReadPngHeader(PngReader& r, PngBytes* bytes) {
   if (setjmp(png_jmpbuf(r.png)) != 0) return false;
   png_set_read_fn(r.png, bytes, &PngRead);
   png_set_user_limits(r.png, kMaxSide, kMaxSide);
-  png_set_chunk_malloc_max(r.png, 16 << 20);
+  png_set_chunk_malloc_max(r.png, 16 << 20);  // what a compressed text or profile may unpack to
   png_set_chunk_cache_max(r.png, 1000);
   png_read_info(r.png, r.info);
   // To 8-bit gray, RGB or RGBA; values stay as they are stored, no gamma is applied.
@@ -315,6 +329,7 @@ Result<std::string> EncodeImage(const Picture& p, ImageFormat format,
 Result<Picture> DecodePng(std::string_view bytes) {
   if (bytes.size() < 8 || png_sig_cmp(reinterpret_cast<png_const_bytep>(bytes.data()), 0, 8) != 0)
     return InvalidArgument("png: not a PNG file");
+  TEMPERA_TRY(CheckPngChunks(bytes));
   Failure failure;
   PngReader reader;
   reader.png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &failure, &PngFail, &PngWarn);

@@ -321,6 +321,14 @@ TEST(DecodePng, AShortFileThatPromisesMuchIsRefusedBeforeItsPixelsAreMade) {
   EXPECT_THAT(Message(status), HasSubstr("too few for 16384 x 16384 pixels"));
 }
 
+TEST(DecodePng, AChunkThatClaimsMoreThanTheFileIsRefusedBeforeItIsRead) {
+  const std::string png =
+      std::string(kSignature) + Header(4, 4, 8, 0) + BigEndian(0x56000003) + "tEXtk" + std::string(40, 'v');
+  const Status status = DecodePng(png).status();
+  EXPECT_EQ(Message(status),
+            "png: chunk at byte 33 is longer than the file, got 1442840579 bytes, want at most 37");
+}
+
 TEST(DecodePng, WhatIsNoPngIsRefused) {
   for (const std::string& bytes :
        {std::string(), std::string("\x89PNG"), std::string("GIF89a......"), std::string(kSignature),
