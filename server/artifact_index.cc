@@ -27,18 +27,6 @@ Result<std::string> ReadText(const CallScope& scope, ObjectStore& objects, const
   return object.bytes;
 }
 
-// The manifest, its bytes compared with the id.
-Result<Manifest> ReadManifest(const CallScope& scope, ObjectStore& objects, const std::string& id) {
-  const Result<std::string> text = ReadText(scope, objects, id, kManifestFile);
-  if (absl::IsNotFound(text.status())) return Missing(id);
-  if (!text.ok()) return text.status();
-  const std::string label = Cat("artifact ", id.substr(0, 12), ": ", kManifestFile);
-  if (Sha256Hex(*text) != id)
-    return rpc::WithReason(DataLoss(label, ": sha256 is wrong, got ", Sha256Hex(*text), ", want ", id),
-                           rpc::kArtifactDamaged);
-  return Manifest::Parse(*text, label);
-}
-
 void SetIf(const std::optional<double>& value, v1::EvaluationSummary& summary,
            void (v1::EvaluationSummary::*set)(double)) {
   if (value) (summary.*set)(*value);
@@ -63,25 +51,62 @@ v1::EvaluationSummary Summarize(const Evaluation& evaluation) {
   return s;
 }
 
-// "manifest.baseline": a list of {timestep_bin, block_group, ratio, low, high}.
+// manifest.baseline: a list of {timestep_bin, block_group, ratio, low, high}.
 void FillBaseline(const Json& baseline, v1::Artifact& artifact) {
-  const Json* rows = &baseline;
-  if (baseline.is_object()) {
-    const auto it = baseline.find("bins");
-    if (it == baseline.end()) return;
-    rows = &*it;
+  if (!baseline.is_array()) return;
+  for (const Json& row : baseline) {
+    FeatureError error;
+    Fields fields(row, "baseline");
+    fields.Need("timestep_bin", error.timestep_bin);
+    fields.Need("block_group", error.block_group);
+    fields.Need("ratio", error.ratio);
+    if (fields.status().ok()) *artifact.add_baseline() = ErrorMessage(error);
   }
-  if (!rows->is_array()) return;
-  for (const Json& row : *rows) {
-    if (!row.is_object()) continue;
-    v1::TemporalFeatureError& error = *artifact.add_baseline();
-    error.set_timestep_bin(row.value("timestep_bin", 0));
-    error.set_block_group(row.value("block_group", ""));
-    error.set_ratio(row.value("ratio", 0.0));
+}
+
+// manifest.model: the network's configuration and the classes' names.
+void FillModel(const Json& json, v1::ModelInfo& model) {
+  std::string pipeline, family;
+  std::vector<std::string> names;
+  Fields fields(json, "model");
+  fields.Get("pipeline", pipeline);
+  fields.Get("family", family);
+  fields.Get("class_names", names);
+  model.set_pipeline(pipeline);
+  model.set_family(family);
+  model.mutable_class_names()->Assign(names.begin(), names.end());
+  const Json* config = fields.Raw("network_config");
+  if (config == nullptr || !config->is_object()) return;
+  Fields network(*config, "network_config");
+  int64_t channels = 0, classes = 0;
+  network.Get("in_channels", channels);
+  network.Get("num_class_embeds", classes);
+  model.set_channels(channels);
+  model.set_classes(classes);
+  // One number for a square, or [height, width].
+  const Json* size = network.Raw("sample_size");
+  if (size == nullptr) return;
+  if (size->is_number_integer()) {
+    model.set_height(size->get<int64_t>());
+    model.set_width(size->get<int64_t>());
+  } else if (size->is_array() && size->size() == 2 && (*size)[0].is_number_integer() && (*size)[1].is_number_integer()) {
+    model.set_height((*size)[0].get<int64_t>());
+    model.set_width((*size)[1].get<int64_t>());
   }
 }
 
 }  // namespace
+
+Result<Manifest> ReadManifest(const CallScope& scope, ObjectStore& objects, const std::string& id) {
+  const Result<std::string> text = ReadText(scope, objects, id, kManifestFile);
+  if (absl::IsNotFound(text.status())) return Missing(id);
+  if (!text.ok()) return text.status();
+  const std::string label = Cat("artifact ", id.substr(0, 12), ": ", kManifestFile);
+  if (Sha256Hex(*text) != id)
+    return rpc::WithReason(DataLoss(label, ": sha256 is wrong, got ", Sha256Hex(*text), ", want ", id),
+                           rpc::kArtifactDamaged);
+  return Manifest::Parse(*text, label);
+}
 
 std::string ArtifactKey(const std::string& id, const std::string& path) { return Cat("artifacts/", id, "/", path); }
 
@@ -128,6 +153,7 @@ Result<std::shared_ptr<const ArtifactSummary>> ArtifactIndex::Get(const CallScop
   v1::ModelInfo& model = *m.mutable_model();
   model.set_name(manifest.source_name);
   model.set_source_sha256(manifest.source_sha256);
+  FillModel(manifest.model, model);
   if (const Result<QuantSpec> spec = compute_.parse_spec(manifest.spec, "spec"); spec.ok()) {
     *m.mutable_spec() = SpecMessage(*spec);
     summary->method = spec->method;
@@ -154,16 +180,7 @@ Result<std::shared_ptr<const ArtifactSummary>> ArtifactIndex::Get(const CallScop
   if (const auto text = ReadText(scope, objects_, id, kEvaluationFile); text.ok()) {
     const Result<Json> json = ParseJson(*text, kEvaluationFile);
     const Result<Evaluation> evaluation = json.ok() ? EvaluationFromJson(*json, kEvaluationFile) : json.status();
-    if (evaluation.ok()) {
-      *m.mutable_evaluation() = Summarize(*evaluation);
-      model.set_pipeline(evaluation->model.pipeline);
-      model.set_family(evaluation->model.family);
-      model.set_channels(evaluation->model.channels);
-      model.set_height(evaluation->model.height);
-      model.set_width(evaluation->model.width);
-      model.set_classes(static_cast<int64_t>(evaluation->model.classes.size()));
-      model.mutable_class_names()->Assign(evaluation->model.classes.begin(), evaluation->model.classes.end());
-    }
+    if (evaluation.ok()) *m.mutable_evaluation() = Summarize(*evaluation);
   }
   if (const auto text = ReadText(scope, objects_, id, kMeasurementsFile); text.ok()) {
     const Result<Json> json = ParseJson(*text, kMeasurementsFile);

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "artifact/artifact.h"
 #include "base/call.h"
 #include "base/status.h"
 #include "jobs/job_store.h"
@@ -49,6 +50,8 @@ class ArtifactIndex {
   std::map<std::string, std::shared_ptr<const ArtifactSummary>> known_;
 };
 
+// The manifest, its bytes compared with the id: NotFound or DataLoss.
+Result<Manifest> ReadManifest(const CallScope& scope, ObjectStore& objects, const std::string& id);
 std::string ArtifactKey(const std::string& id, const std::string& path);
 // Times of measurements.json: RFC 3339 in UTC, to milliseconds since 1970; 0 if it is none.
 int64_t ParseTimeMs(const std::string& text);

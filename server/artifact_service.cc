@@ -6,6 +6,7 @@
 #include "artifact/artifact.h"
 #include "base/files.h"
 #include "rpc/stream_writer.h"
+#include "server/explain.h"
 #include "server/filters.h"
 #include "server/messages.h"
 #include "storage/artifacts.h"
@@ -242,6 +243,21 @@ grpc::ServerWriteReactor<v1::GetQualityReportResponse>* ArtifactService::GetQual
   const Status status = backend_.CheckServing();
   status.ok() ? stream->Start() : stream->Refuse(status);
   return stream;
+}
+
+grpc::ServerUnaryReactor* ArtifactService::ExplainQuantization(grpc::CallbackServerContext* context,
+                                                               const v1::ExplainQuantizationRequest* request,
+                                                               v1::ExplainQuantizationResponse* response) {
+  return Run(backend_, *context, *request, {}, [this, request, response](rpc::UnaryCall& call) -> Status {
+    const CallScope& scope = call.scope();
+    TEMPERA_ASSIGN(const std::string id, backend_.refs.ResolveArtifact(scope, request->artifact(), "artifact"));
+    TEMPERA_ASSIGN(const Manifest manifest, ReadManifest(scope, backend_.objects, id));
+    const DataFolder data{backend_.config.data};
+    TEMPERA_ASSIGN(const std::filesystem::path folder, OpenArtifact(scope, backend_.objects, id, data.cache()));
+    TEMPERA_TRY(Explain(folder, manifest, *request, *response));
+    response->set_artifact(id);
+    return OkStatus();
+  });
 }
 
 }  // namespace tempera

@@ -29,6 +29,9 @@ class ArtifactService final : public v1::ArtifactService::CallbackService {
                                      v1::Alias* response) override;
   grpc::ServerWriteReactor<v1::GetQualityReportResponse>* GetQualityReport(
       grpc::CallbackServerContext* context, const v1::GetQualityReportRequest* request) override;
+  grpc::ServerUnaryReactor* ExplainQuantization(grpc::CallbackServerContext* context,
+                                                const v1::ExplainQuantizationRequest* request,
+                                                v1::ExplainQuantizationResponse* response) override;
 
  private:
   Status DoDelete(const CallScope& scope, const v1::DeleteArtifactRequest& request);

@@ -10,7 +10,7 @@
 namespace tempera {
 
 Compute RealCompute() {
-  kernels::InitCpu();
+  InitCompute();
   Compute c;
   c.load_model = &Engine::LoadModel;
   c.load_artifact = &Engine::LoadArtifact;

@@ -47,7 +47,17 @@ v1::ImageFormat FormatMessage(ImageFormat format) {
   return v1::IMAGE_FORMAT_UNSPECIFIED;
 }
 
-std::string MediaType(ImageFormat format) { return std::string(MimeType(format)); }
+const char* MediaType(ImageFormat format) {
+  switch (format) {
+    case ImageFormat::kPng:
+      return "image/png";
+    case ImageFormat::kWebp:
+      return "image/webp";
+    case ImageFormat::kJpeg:
+      return "image/jpeg";
+  }
+  return "";
+}
 
 }  // namespace
 
@@ -72,8 +82,6 @@ Status Generation::Prepare(ModelLease lease) {
   TEMPERA_ASSIGN(resolved_, lease_.engine().Resolve(wanted));
   format_ = FormatOf(request_.format());
   count_ = request_.has_count() ? request_.count() : 1;
-  if (engine.channels != 1 && engine.channels != 3 && engine.channels != 4)
-    return InvalidArgument("ref: the model paints ", engine.channels, " channels, a picture has 1, 3 or 4");
 
   accepted_.set_generation("generations/" + rpc::RandomId().substr(0, 16));
   accepted_.set_request_id(info_.request_id);
