@@ -201,7 +201,7 @@ Status Quantizer::TemporalRanges(const CallScope& scope) {
   all.insert(all.end(), trace_.features.begin(), trace_.features.end());
   for (nn::Slot* slot : all)
     if (slot->weight_bits > 0 && !slot->simulated.defined()) UseCodes(*slot);
-  RangeObserver observer(all, exact_.steps, /*per_step=*/true);
+  RangeObserver observer(all, exact_.steps, RangeRule::kMinMax);
   SetState(all, nn::State::kObserve, true);
   const Status ran = lanes_.ParallelFor(exact_.steps, [&](int64_t k) -> Status {
     TEMPERA_TRY(scope.Check());
@@ -390,7 +390,7 @@ Status Quantizer::Ranges(const CallScope& scope, const StageProgress& progress) 
     slot.state = nn::State::kObserve;
   }
   const auto steps = static_cast<int64_t>(scheduler_->timesteps().size());
-  RangeObserver observer(observed, steps, method_.ranges_per_step);
+  RangeObserver observer(observed, steps, method_.ranges_per_step ? RangeRule::kSearch : RangeRule::kStatic);
   std::atomic<int64_t> done{0};
   const Status ran3 = lanes_.ParallelFor(steps, [&](int64_t k) -> Status {
     TEMPERA_TRY(scope.Check());

@@ -18,35 +18,50 @@ nn::Range RangeOf(float lo, float hi, int bits) {
   return range;
 }
 
-nn::Range RangeOf(const at::Tensor& x, int bits) {
+nn::Range SearchRange(const at::Tensor& x, int bits) {
   const at::Tensor flat = x.detach().reshape({-1});
-  const float lo = flat.min().item<float>(), hi = flat.max().item<float>();
-  if (bits >= 8) return RangeOf(lo, hi, bits);
-  // A regular sample of at most 2^16 values finds the shrink as well as all of them.
-  const int64_t stride = std::max<int64_t>(1, flat.numel() >> 16);
+  float ends[2] = {std::min(flat.min().item<float>(), 0.0f), std::max(flat.max().item<float>(), 0.0f)};
+  // About 2^14 values find the ends as well as all of them; an odd stride visits every column of a picture.
+  const int64_t stride = (flat.numel() >> 14) | 1;
   const at::Tensor sample = flat.slice(0, 0, std::nullopt, stride).contiguous();
-  nn::Range best;
-  double best_error = INFINITY;
-  for (int shrink = 0; shrink < 80; ++shrink) {
-    const float f = 1.0f - 0.01f * static_cast<float>(shrink);
-    const nn::Range range = RangeOf(lo * f, hi * f, bits);
+  const float* values = sample.const_data_ptr<float>();
+  const int64_t count = sample.numel();
+  const auto top = static_cast<float>((1 << bits) - 1);
+  const auto error = [&](const nn::Range& range) {
     const auto zero = static_cast<float>(range.zero);
-    const at::Tensor codes = at::clamp(at::round(sample / range.scale) + zero, 0, (1 << bits) - 1);
-    const double error = ((codes - zero) * range.scale - sample).square().mean().item<double>();
-    if (error < best_error) {
-      best_error = error;
+    double sum = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      const float code = std::clamp(std::nearbyint(values[i] / range.scale) + zero, 0.0f, top);
+      const float d = (code - zero) * range.scale - values[i];
+      sum += static_cast<double>(d * d);
+    }
+    return sum;
+  };
+  nn::Range best = RangeOf(ends[0], ends[1], bits);
+  double least = error(best);
+  const int further = ends[1] >= -ends[0] ? 1 : 0;
+  for (const int end : {further, 1 - further}) {
+    const float whole = ends[end];
+    for (int shrink = 1; shrink < 40; ++shrink) {
+      float candidate[2] = {ends[0], ends[1]};
+      candidate[end] = whole * (1.0f - 0.02f * static_cast<float>(shrink));
+      const nn::Range range = RangeOf(candidate[0], candidate[1], bits);
+      const double e = error(range);
+      if (e >= least) continue;
+      least = e;
       best = range;
+      ends[end] = candidate[end];
     }
   }
   return best;
 }
 
-RangeObserver::RangeObserver(const std::vector<nn::Slot*>& slots, int64_t steps, bool per_step) : per_step_(per_step) {
+RangeObserver::RangeObserver(const std::vector<nn::Slot*>& slots, int64_t steps, RangeRule rule) : rule_(rule) {
   for (nn::Slot* slot : slots) {
     Entry& entry = entries_[slot];
     entry.slot = slot;
     entry.extremes.assign(slot->parts.size(), std::vector<std::pair<float, float>>(static_cast<size_t>(steps)));
-    for (nn::SlotPart& part : slot->parts) part.ranges.assign(per_step ? static_cast<size_t>(steps) : 1, {});
+    for (nn::SlotPart& part : slot->parts) part.ranges.assign(rule == RangeRule::kStatic ? 1 : static_cast<size_t>(steps), {});
   }
 }
 
@@ -55,8 +70,13 @@ void RangeObserver::OnInput(const nn::Slot& slot, size_t part, const at::Tensor&
   TEMPERA_CHECK(it != entries_.end(), slot.name);
   for (const int64_t k : ctx.step) TEMPERA_CHECK(k == ctx.step[0], Cat(slot.name, ": rows of several steps in one observing pass"));
   const auto k = static_cast<size_t>(ctx.step[0]);
-  if (per_step_) it->second.slot->parts[part].ranges[k] = RangeOf(x, slot.activation_bits);
-  else it->second.extremes[part][k] = {x.min().item<float>(), x.max().item<float>()};
+  if (rule_ == RangeRule::kSearch && slot.activation_bits < 8) {
+    it->second.slot->parts[part].ranges[k] = SearchRange(x, slot.activation_bits);
+    return;
+  }
+  const std::pair<float, float> extremes{x.min().item<float>(), x.max().item<float>()};
+  if (rule_ == RangeRule::kStatic) it->second.extremes[part][k] = extremes;
+  else it->second.slot->parts[part].ranges[k] = RangeOf(extremes.first, extremes.second, slot.activation_bits);
 }
 
 void RangeObserver::FinishStatic() {
