@@ -117,19 +117,13 @@ void Generation::Queued(GenerationQueue& queue, uint64_t ticket) {
 
 void Generation::LeaveQueue() {
   GenerationQueue* queue = queue_;
-  if (queue != nullptr && ticket_ != 0 && queue->Remove(ticket_)) Finish(Ended());
+  if (queue != nullptr && ticket_ != 0 && queue->Remove(ticket_)) Finish(absl::CancelledError("cancelled by the caller"));
 }
 
 void Generation::StopForDrain() {
   drained_ = true;
   stop_.request_stop();
   LeaveQueue();
-}
-
-// Why it ended before its end.
-Status Generation::Ended() const {
-  if (drained_) return backend_.CheckServing();
-  return rpc::CancelReason(scope_, scope_.Check());
 }
 
 bool Generation::Send(v1::GenerateResponse event, bool droppable) {

@@ -53,7 +53,6 @@ class Generation : public std::enable_shared_from_this<Generation> {
   // False: the call is over.
   bool Send(v1::GenerateResponse event, bool droppable);
   void LeaveQueue();
-  Status Ended() const;
 
   Backend& backend_;
   Writer::Handle out_;

@@ -16,7 +16,11 @@ class WorkerMetrics final : public AgentObserver {
  private:
   static constexpr char kKind[] = "embedded";
 
-  void OnLeaseHeld(bool held) override { metrics_.worker_leases.Set(held ? 1 : 0, kKind); }
+  // A claim is the first heartbeat: the stamp stands before the lease shows.
+  void OnLeaseHeld(bool held) override {
+    if (held) OnHeartbeat();
+    metrics_.worker_leases.Set(held ? 1 : 0, kKind);
+  }
   void OnLeasesExpired(int64_t count) override { metrics_.worker_lease_expired.Add(static_cast<double>(count), kKind); }
   void OnHeartbeat() override {
     metrics_.worker_heartbeat.Set(

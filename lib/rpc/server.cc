@@ -76,9 +76,16 @@ class CallCounterFactory final : public grpc::experimental::ServerInterceptorFac
   const std::set<std::string, std::less<>> known_;
 };
 
-// The methods on offer, as "tempera.v1.GenerationService/Generate"; ours get their zero series.
-std::set<std::string, std::less<>> TouchMethods(Metrics& metrics) {
-  std::set<std::string, std::less<>> known{"grpc.health.v1.Health/Check", "grpc.health.v1.Health/Watch",
+// The API, from its descriptors.
+struct Offer {
+  std::set<std::string, std::less<>> methods;  // "tempera.v1.GenerationService/Generate"
+  std::vector<std::string> services;           // "tempera.v1.GenerationService"
+};
+
+// Our methods get their zero series.
+Offer TouchMethods(Metrics& metrics) {
+  Offer offer;
+  offer.methods = {"grpc.health.v1.Health/Check", "grpc.health.v1.Health/Watch",
                                            "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"};
   const auto* pool = google::protobuf::DescriptorPool::generated_pool();
   for (const char* file_name : {"tempera/v1/quantization.proto", "tempera/v1/artifact.proto",
@@ -88,22 +95,23 @@ std::set<std::string, std::less<>> TouchMethods(Metrics& metrics) {
     if (file == nullptr) continue;
     for (int s = 0; s < file->service_count(); ++s) {
       const auto* service = file->service(s);
+      offer.services.push_back(service->full_name());
       for (int m = 0; m < service->method_count(); ++m) {
         const std::string method = Cat(service->full_name(), "/", service->method(m)->name());
         metrics.requests.Touch(method, "OK");
         metrics.requests_in_flight.Touch(method);
-        known.insert(method);
+        offer.methods.insert(method);
       }
     }
   }
-  return known;
+  return offer;
 }
 
 }  // namespace
 
 Result<std::unique_ptr<Server>> Server::Start(const ServerOptions& options,
                                               const std::vector<grpc::Service*>& services, Metrics& metrics) {
-  std::set<std::string, std::less<>> known = TouchMethods(metrics);
+  Offer offer = TouchMethods(metrics);
   grpc::EnableDefaultHealthCheckService(true);
   if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
 
@@ -127,11 +135,12 @@ Result<std::unique_ptr<Server>> Server::Start(const ServerOptions& options,
   builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &server->port_);
   for (grpc::Service* service : services) builder.RegisterService(service);
   std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> interceptors;
-  interceptors.push_back(std::make_unique<CallCounterFactory>(metrics, std::move(known)));
+  interceptors.push_back(std::make_unique<CallCounterFactory>(metrics, std::move(offer.methods)));
   builder.experimental().SetInterceptorCreators(std::move(interceptors));
   server->server_ = builder.BuildAndStart();
   if (server->server_ == nullptr || server->port_ == 0)
     return Unavailable("listen ", options.listen, ": cannot bind the address (in use, or not one of this machine)");
+  for (const std::string& service : offer.services) server->SetServing(service, true);
   return server;
 }
 

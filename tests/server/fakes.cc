@@ -57,6 +57,7 @@ class FakeEngine final : public Engine {
       result.picture.pixels[i] = static_cast<uint8_t>(i * 31 + r.seed * 7);
     for (int k = 0; k < r.steps; ++k) {
       controls_->step.Pass();
+      while (controls_->until_stopped && scope.Check().ok()) std::this_thread::yield();
       TEMPERA_TRY(scope.Check());
       StepEvent step;
       step.step = k;
@@ -246,6 +247,7 @@ Compute FakeCompute(std::shared_ptr<Controls> controls) {
       progress({.stage = i < 2 ? "calibrate" : "pack", .unit = Cat("block", i), .done = i, .total = 4,
                 .fraction = i / 4.0, .eta_seconds = 4.0 - i});
       controls->job.Pass();
+      while (controls->until_stopped && scope.Check().ok()) std::this_thread::yield();
       TEMPERA_TRY(scope.Check());
     }
     const fs::path folder = input.work_folder / "artifact";

@@ -1,6 +1,7 @@
 // Engines and jobs that compute nothing, and a whole server around them: what the service does, without LibTorch.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <filesystem>
 #include <fstream>
@@ -74,6 +75,7 @@ struct Controls {
   Gate step;        // passed before each denoising step
   Gate load;        // passed by each load
   Gate job;         // passed by each job's stage
+  std::atomic<bool> until_stopped = false;  // steps and jobs go on until they are told to stop
   Counter loads;    // begun
   Counter steps;    // done
   int64_t picture_side = 4;

@@ -166,10 +166,12 @@ TEST_F(Quantize, RequestIdsAnswerOnce) {
 
 TEST_F(Quantize, CancelsQueuedAndRunningJobs) {
   Start(true);
-  server_->controls().job.Close();
-  const auto running = Submit(Request()), queued = Submit(Request());
-  ASSERT_TRUE(running.ok() && queued.ok());
-  server_->controls().job.AwaitWaiting(1);
+  server_->controls().until_stopped = true;
+  const auto running = Submit(Request());
+  ASSERT_TRUE(running.ok()) << running.status();
+  while (Get(JobOf(*running).name()).state() == v1::QuantizeJob::QUEUED) std::this_thread::yield();
+  const auto queued = Submit(Request());
+  ASSERT_TRUE(queued.ok()) << queued.status();
   v1::CancelQuantizeJobRequest cancel;
   cancel.set_name(JobOf(*queued).name());
   auto job = Call(*stub_, &Stub::CancelQuantizeJob, cancel);
@@ -180,7 +182,6 @@ TEST_F(Quantize, CancelsQueuedAndRunningJobs) {
   job = Call(*stub_, &Stub::CancelQuantizeJob, cancel);
   ASSERT_TRUE(job.ok()) << job.status();
   EXPECT_EQ(job->state(), v1::QuantizeJob::CANCELLING);
-  server_->controls().job.Open();
   Status status;
   const auto seen = Watch(cancel.name(), &status);
   EXPECT_TRUE(status.ok()) << status;
@@ -310,11 +311,18 @@ TEST_F(Quantize, WatchersThatVanish) {
 // The worker runs into the drain: its job waits in the queue for the next one.
 TEST_F(Quantize, DrainGivesTheJobBack) {
   Start(true);
-  server_->controls().job.Close();
-  ASSERT_TRUE(Submit(Request()).ok());
-  server_->controls().job.AwaitWaiting(1);
-  std::jthread opener([this] { server_->controls().job.Open(); });
+  server_->controls().until_stopped = true;
+  const auto operation = Submit(Request());
+  ASSERT_TRUE(operation.ok()) << operation.status();
+  const std::string name = JobOf(*operation).name();
+  while (Get(name).state() == v1::QuantizeJob::QUEUED) std::this_thread::yield();
   server_->Stop();
+  const auto store = OpenSqliteJobStore(DataFolder{server_->data()}.jobs(), {});
+  ASSERT_TRUE(store.ok()) << store.status();
+  const auto job = (*store)->Get(name.substr(name.find('/') + 1));
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->state, JobState::kQueued);
+  EXPECT_TRUE(job->error.ok()) << "a drain is no failed attempt";
 }
 
 }  // namespace
