@@ -278,7 +278,7 @@ TEST(ParseSafetensors, AFlippedHeaderByteIsRefusedOrChangesOneName) {
   const size_t header_end = HeaderEnd(file);
   int refused = 0, accepted = 0;
   for (size_t at = 0; at < header_end; ++at) {
-    for (const int mask : {1, 2, 4, 16, 32, 128, 255}) {
+    for (const int mask : {1, 32, 255}) {
       const char was = file[at];
       file[at] = static_cast<char>(was ^ mask);
       const Result<SafetensorsFile> parsed = Parse(file);
