@@ -25,11 +25,13 @@ struct Timed {
     request.scheduler = schedule.info().scheduler;
     request.steps = schedule.info().steps;
     request.eta = schedule.info().eta;
-    if (engine.info().classes > 0) request.class_label = static_cast<int64_t>(seed % static_cast<uint64_t>(engine.info().classes));
+    if (engine.info().classes > 0)
+      request.class_label = static_cast<int64_t>(seed % static_cast<uint64_t>(engine.info().classes));
     TEMPERA_ASSIGN(const ResolvedGeneration resolved, engine.Resolve(request));
     const auto begin = std::chrono::steady_clock::now();
     TEMPERA_ASSIGN(const GenerationResult result, engine.Generate({}, resolved, {}));
-    whole.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count());
+    whole.push_back(
+        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count());
     for (const StepEvent& s : result.steps) steps.push_back(s.milliseconds);
     return OkStatus();
   }
@@ -48,9 +50,13 @@ Status Bench(const std::string& model, const std::string& artifact, int rounds) 
   // A batch of 8 runs row by row: results do not depend on what else is painted.
   for (uint64_t row = 0; row < 8; ++row) TEMPERA_TRY(eight_full.Paint(*full, *small, row));
   for (uint64_t row = 0; row < 8; ++row) TEMPERA_TRY(eight_small.Paint(*small, *small, row));
-  const Json out{{"float_step_ms", Median(of_full.steps)}, {"integer_step_ms", Median(of_small.steps)}, {"integer_whole_ms", Median(of_small.whole)},
-                 {"float_step_ms_batch8", 8 * Median(eight_full.steps)}, {"integer_step_ms_batch8", 8 * Median(eight_small.steps)},
-                 {"weight_bytes", small->info().weight_bytes}, {"float_weight_bytes", full->info().weight_bytes}};
+  const Json out{{"float_step_ms", Median(of_full.steps)},
+                 {"integer_step_ms", Median(of_small.steps)},
+                 {"integer_whole_ms", Median(of_small.whole)},
+                 {"float_step_ms_batch8", 8 * Median(eight_full.steps)},
+                 {"integer_step_ms_batch8", 8 * Median(eight_small.steps)},
+                 {"weight_bytes", small->info().weight_bytes},
+                 {"float_weight_bytes", full->info().weight_bytes}};
   std::printf("%s\n", out.dump().c_str());
   return OkStatus();
 }

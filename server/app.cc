@@ -2,8 +2,6 @@
 
 #include <unistd.h>
 
-#include <utility>
-
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/signal_set.hpp>
@@ -13,6 +11,7 @@
 #include <mutex>
 #include <optional>
 #include <set>
+#include <utility>
 
 #include "artifact/artifact.h"
 #include "base/files.h"
@@ -101,8 +100,8 @@ struct App::State {
   asio::signal_set signals{loop};
   int ticks = 0;
   int signal_count = 0;
-  std::atomic<bool> looking = false;    // at the stores
-  std::atomic<bool> closing = false;    // the io threads are going
+  std::atomic<bool> looking = false;                  // at the stores
+  std::atomic<bool> closing = false;                  // the io threads are going
   std::map<std::string, Clock::time_point> load_due;  // of --load; on the loop's thread
 
   std::unique_ptr<Refs> refs;
@@ -172,7 +171,10 @@ Status App::State::Start() {
       ModelManager::Options{config.memory_budget_bytes},
       [this](const CallScope& scope, const ModelRef& ref) { return Load(scope, ref); },
       [this](const ModelRef& ref) { return Estimate(ref); }, metrics,
-      [this] { if (!closing) io->Post([this] { UpdateModelHealth(); }); }, compute.init_thread);
+      [this] {
+        if (!closing) io->Post([this] { UpdateModelHealth(); });
+      },
+      compute.init_thread);
   backend.reset(new Backend{.config = config,
                             .compute = compute,
                             .jobs = *jobs,
@@ -192,24 +194,29 @@ Status App::State::Start() {
 
   metrics.OnCollect([this] { metrics.server_ready.Set(readiness.Check().ok() ? 1 : 0); });
   LookAtStores();
-  TEMPERA_ASSIGN(http, rpc::HttpServer::Start(
-                           loop, {.listen = config.metrics_listen},
-                           {{"/livez", [] { return rpc::HttpAnswer{200, "ok\n"}; }},
-                            {"/readyz",
-                             [this] {
-                               const Status ready = readiness.Check();
-                               return ready.ok() ? rpc::HttpAnswer{200, "ok\n"} : rpc::HttpAnswer{503, Message(ready)};
-                             }},
-                            {"/metrics", [this] {
-                               return rpc::HttpAnswer{200, metrics.Text(), "text/plain; version=0.0.4; charset=utf-8"};
-                             }}}));
+  TEMPERA_ASSIGN(
+      http, rpc::HttpServer::Start(
+                loop, {.listen = config.metrics_listen},
+                {{"/livez",
+                  [] {
+                    return rpc::HttpAnswer{200, "ok\n"};
+                  }},
+                 {"/readyz",
+                  [this] {
+                    const Status ready = readiness.Check();
+                    return ready.ok() ? rpc::HttpAnswer{200, "ok\n"} : rpc::HttpAnswer{503, Message(ready)};
+                  }},
+                 {"/metrics", [this] {
+                    return rpc::HttpAnswer{200, metrics.Text(), "text/plain; version=0.0.4; charset=utf-8"};
+                  }}}));
   rpc::ServerOptions options;
   options.listen = config.listen;
   options.reflection = !config.no_reflection;
-  TEMPERA_ASSIGN(grpc, rpc::Server::Start(options,
-                                          {generation_service.get(), artifact_service.get(),
-                                           quantization_service.get(), operations_service.get(), model_service.get()},
-                                          metrics));
+  TEMPERA_ASSIGN(
+      grpc, rpc::Server::Start(options,
+                               {generation_service.get(), artifact_service.get(), quantization_service.get(),
+                                operations_service.get(), model_service.get()},
+                               metrics));
   health_server = grpc.get();
   if (!config.no_worker) {
     worker_metrics = std::make_unique<WorkerMetrics>(metrics);
@@ -217,8 +224,8 @@ Status App::State::Start() {
     AgentOptions agent_options;
     agent_options.work_root = data.work();
     agent_options.model_roots = Paths(config.model_roots);
-    agent = std::make_unique<WorkerAgent>(std::move(agent_options), *jobs, *objects, *worker_lanes, compute.run_job,
-                                          compute.parse_spec, worker_metrics.get());
+    agent = std::make_unique<WorkerAgent>(std::move(agent_options), *jobs, *objects, *worker_lanes,
+                                          compute.run_job, compute.parse_spec, worker_metrics.get());
     agent->Start();
   }
   drainer = std::make_unique<Lanes>(2, nullptr);
@@ -266,10 +273,12 @@ void App::State::LookAtStores() {
   if (status.ok()) status = objects->List({}, {.prefix = "artifacts/", .fold = true, .limit = 1}).status();
   readiness.SetStores(status);
   if (!counts.ok()) return;
-  for (const JobState state : {JobState::kQueued, JobState::kRunning, JobState::kCancelling, JobState::kSucceeded,
-                               JobState::kFailed, JobState::kCancelled, JobState::kRejected}) {
+  for (const JobState state :
+       {JobState::kQueued, JobState::kRunning, JobState::kCancelling, JobState::kSucceeded, JobState::kFailed,
+        JobState::kCancelled, JobState::kRejected}) {
     const auto it = counts->find(state);
-    metrics.jobs.Set(it == counts->end() ? 0 : static_cast<double>(it->second), WorkerMetrics::StateLabel(state));
+    metrics.jobs.Set(it == counts->end() ? 0 : static_cast<double>(it->second),
+                     WorkerMetrics::StateLabel(state));
   }
 }
 

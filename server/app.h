@@ -20,13 +20,14 @@ struct Metrics;
 // Members are built in the order of use and destroyed in reverse.
 class App {
  public:
-  // Takes the data folder, opens the stores, listens. FailedPrecondition: another server has the folder; Unavailable: an
-  // address is taken. REQUIRES: CheckConfig(config).
+  // Takes the data folder, opens the stores, listens. FailedPrecondition: another server has the folder;
+  // Unavailable: an address is taken. REQUIRES: CheckConfig(config).
   static Result<std::unique_ptr<App>> Create(const ServerConfig& config, Compute compute);
   // Drain must have ended, or Run never begun.
   ~App();
 
-  // Serves until a drain has ended; SIGTERM and SIGINT begin one, a second of them ends the process at once. Blocks.
+  // Serves until a drain has ended; SIGTERM and SIGINT begin one, a second of them ends the process at once.
+  // Blocks.
   void Run(bool handle_signals);
   // What a first SIGTERM does. Thread-safe; returns at once.
   void Drain();

@@ -17,12 +17,13 @@ namespace tempera {
 namespace {
 
 Status Missing(const std::string& id) {
-  return rpc::WithResource(rpc::WithReason(NotFound("artifact ", id.substr(0, 12), ": is not published"),
-                                           rpc::kArtifactNotFound),
-                           "artifact", id);
+  return rpc::WithResource(
+      rpc::WithReason(NotFound("artifact ", id.substr(0, 12), ": is not published"), rpc::kArtifactNotFound),
+      "artifact", id);
 }
 
-Result<std::string> ReadText(const CallScope& scope, ObjectStore& objects, const std::string& id, const char* file) {
+Result<std::string> ReadText(const CallScope& scope, ObjectStore& objects, const std::string& id,
+                             const char* file) {
   TEMPERA_ASSIGN(const StoredObject object, objects.Get(scope, ArtifactKey(id, file)));
   return object.bytes;
 }
@@ -46,8 +47,10 @@ v1::EvaluationSummary Summarize(const Evaluation& evaluation) {
       s.set_temporal_mismatches(static_cast<int32_t>(TemporalMismatches(own)));
     }
   }
-  SetIf(evaluation.full_precision.frechet_distance.value, s, &v1::EvaluationSummary::set_reference_frechet_distance);
-  SetIf(evaluation.full_precision.class_accuracy.value, s, &v1::EvaluationSummary::set_reference_class_accuracy);
+  SetIf(evaluation.full_precision.frechet_distance.value, s,
+        &v1::EvaluationSummary::set_reference_frechet_distance);
+  SetIf(evaluation.full_precision.class_accuracy.value, s,
+        &v1::EvaluationSummary::set_reference_class_accuracy);
   return s;
 }
 
@@ -89,7 +92,8 @@ void FillModel(const Json& json, v1::ModelInfo& model) {
   if (size->is_number_integer()) {
     model.set_height(size->get<int64_t>());
     model.set_width(size->get<int64_t>());
-  } else if (size->is_array() && size->size() == 2 && (*size)[0].is_number_integer() && (*size)[1].is_number_integer()) {
+  } else if (size->is_array() && size->size() == 2 && (*size)[0].is_number_integer() &&
+             (*size)[1].is_number_integer()) {
     model.set_height((*size)[0].get<int64_t>());
     model.set_width((*size)[1].get<int64_t>());
   }
@@ -108,16 +112,20 @@ Result<Manifest> ReadManifest(const CallScope& scope, ObjectStore& objects, cons
   return Manifest::Parse(*text, label);
 }
 
-std::string ArtifactKey(const std::string& id, const std::string& path) { return Cat("artifacts/", id, "/", path); }
+std::string ArtifactKey(const std::string& id, const std::string& path) {
+  return Cat("artifacts/", id, "/", path);
+}
 
 int64_t ParseTimeMs(const std::string& text) {
   int year, month, day, hour, minute;
   double second;
   char end = 0;
-  if (std::sscanf(text.c_str(), "%4d-%2d-%2dT%2d:%2d:%lf%c", &year, &month, &day, &hour, &minute, &second, &end) != 7 ||
+  if (std::sscanf(text.c_str(), "%4d-%2d-%2dT%2d:%2d:%lf%c", &year, &month, &day, &hour, &minute, &second,
+                  &end) != 7 ||
       end != 'Z')
     return 0;
-  const std::chrono::year_month_day date(std::chrono::year(year), std::chrono::month(static_cast<unsigned>(month)),
+  const std::chrono::year_month_day date(std::chrono::year(year),
+                                         std::chrono::month(static_cast<unsigned>(month)),
                                          std::chrono::day(static_cast<unsigned>(day)));
   if (!date.ok() || hour > 23 || minute > 59 || !(second >= 0 && second < 61)) return 0;
   const int64_t days = std::chrono::sys_days(date).time_since_epoch().count();
@@ -131,16 +139,20 @@ Result<std::vector<ObjectInfo>> ArtifactIndex::Files(const CallScope& scope, con
   std::vector<ObjectInfo> files;
   do {
     TEMPERA_ASSIGN(const ObjectPage page, objects_.List(scope, query));
-    for (const ObjectInfo& object : page.objects) files.push_back({object.key.substr(prefix.size()), object.bytes});
+    for (const ObjectInfo& object : page.objects)
+      files.push_back({object.key.substr(prefix.size()), object.bytes});
     query.page_token = page.next_page_token;
   } while (!query.page_token.empty());
-  const bool published = std::any_of(files.begin(), files.end(), [](const ObjectInfo& f) { return f.key == kManifestFile; });
+  const bool published =
+      std::any_of(files.begin(), files.end(), [](const ObjectInfo& f) { return f.key == kManifestFile; });
   if (!published) return Missing(id);
-  std::sort(files.begin(), files.end(), [](const ObjectInfo& a, const ObjectInfo& b) { return a.key < b.key; });
+  std::sort(files.begin(), files.end(),
+            [](const ObjectInfo& a, const ObjectInfo& b) { return a.key < b.key; });
   return files;
 }
 
-Result<std::shared_ptr<const ArtifactSummary>> ArtifactIndex::Get(const CallScope& scope, const std::string& id) {
+Result<std::shared_ptr<const ArtifactSummary>> ArtifactIndex::Get(const CallScope& scope,
+                                                                  const std::string& id) {
   {
     std::lock_guard lock(mutex_);
     if (const auto it = known_.find(id); it != known_.end()) return it->second;
@@ -179,12 +191,14 @@ Result<std::shared_ptr<const ArtifactSummary>> ArtifactIndex::Get(const CallScop
 
   if (const auto text = ReadText(scope, objects_, id, kEvaluationFile); text.ok()) {
     const Result<Json> json = ParseJson(*text, kEvaluationFile);
-    const Result<Evaluation> evaluation = json.ok() ? EvaluationFromJson(*json, kEvaluationFile) : json.status();
+    const Result<Evaluation> evaluation =
+        json.ok() ? EvaluationFromJson(*json, kEvaluationFile) : json.status();
     if (evaluation.ok()) *m.mutable_evaluation() = Summarize(*evaluation);
   }
   if (const auto text = ReadText(scope, objects_, id, kMeasurementsFile); text.ok()) {
     const Result<Json> json = ParseJson(*text, kMeasurementsFile);
-    const Result<Measurements> measured = json.ok() ? MeasurementsFromJson(*json, kMeasurementsFile) : json.status();
+    const Result<Measurements> measured =
+        json.ok() ? MeasurementsFromJson(*json, kMeasurementsFile) : json.status();
     if (measured.ok()) {
       m.mutable_labels()->insert(measured->job.labels.begin(), measured->job.labels.end());
       if (!measured->job.id.empty()) m.set_quantize_job("quantizeJobs/" + measured->job.id);
@@ -197,7 +211,8 @@ Result<std::shared_ptr<const ArtifactSummary>> ArtifactIndex::Get(const CallScop
       const auto time = std::filesystem::last_write_time(*path, error);
       if (!error)
         summary->create_ms = std::chrono::duration_cast<std::chrono::milliseconds>(
-                                 std::chrono::file_clock::to_sys(time).time_since_epoch()).count();
+                                 std::chrono::file_clock::to_sys(time).time_since_epoch())
+                                 .count();
     }
   }
   *m.mutable_create_time() = TimeFromMs(summary->create_ms);
@@ -225,7 +240,8 @@ Result<std::vector<std::shared_ptr<const ArtifactSummary>>> ArtifactIndex::All(c
   {
     // What is gone is forgotten.
     std::lock_guard lock(mutex_);
-    std::erase_if(known_, [&](const auto& item) { return !std::binary_search(ids.begin(), ids.end(), item.first); });
+    std::erase_if(known_,
+                  [&](const auto& item) { return !std::binary_search(ids.begin(), ids.end(), item.first); });
   }
   std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) {
     return std::pair(b->create_ms, b->message.id()) < std::pair(a->create_ms, a->message.id());
@@ -252,7 +268,8 @@ Result<v1::Artifact> ArtifactIndex::Full(const CallScope& scope, const std::stri
     v1::ArtifactFile& file = *artifact.add_files();
     file.set_path(info.key);
     file.set_bytes(info.bytes);
-    if (const auto it = manifest.files.find(info.key); it != manifest.files.end()) file.set_sha256(it->second.sha256);
+    if (const auto it = manifest.files.find(info.key); it != manifest.files.end())
+      file.set_sha256(it->second.sha256);
   }
   FillBaseline(manifest.baseline, artifact);
   artifact.set_manifest_json(manifest.Text());

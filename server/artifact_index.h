@@ -1,4 +1,5 @@
-// What the published artifacts are, read from their files. Artifacts never change, so what was read once is kept.
+// What the published artifacts are, read from their files. Artifacts never change, so what was read once is
+// kept.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +34,8 @@ class ArtifactIndex {
 
   // NotFound if it is not published; DataLoss if its manifest is not the one that the id names.
   Result<std::shared_ptr<const ArtifactSummary>> Get(const CallScope& scope, const std::string& id);
-  // All that are published and readable, newest first; a damaged one is left out (VerifyArtifact tells of it).
+  // All that are published and readable, newest first; a damaged one is left out (VerifyArtifact tells of
+  // it).
   Result<std::vector<std::shared_ptr<const ArtifactSummary>>> All(const CallScope& scope);
   // Everything of one.
   Result<v1::Artifact> Full(const CallScope& scope, const std::string& id);

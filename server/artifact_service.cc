@@ -38,7 +38,8 @@ class ReportReader {
     if (file_ == files_.size()) return std::nullopt;
     const ObjectInfo& file = files_[file_];
     if (hash_ == nullptr) hash_ = std::make_unique<Sha256>();
-    TEMPERA_ASSIGN(const std::string data, objects_.GetRange(scope, ArtifactKey(id_, file.key), offset_, kChunkBytes));
+    TEMPERA_ASSIGN(const std::string data,
+                   objects_.GetRange(scope, ArtifactKey(id_, file.key), offset_, kChunkBytes));
     v1::GetQualityReportResponse message;
     message.set_path(file.key);
     message.set_media_type(MediaType(file.key));
@@ -47,7 +48,8 @@ class ReportReader {
     hash_->Update(data.data(), data.size());
     offset_ += static_cast<int64_t>(data.size());
     message.set_data(data);
-    if (offset_ < file.bytes && data.empty()) return DataLoss(file.key, ": ends at ", offset_, " bytes, want ", file.bytes);
+    if (offset_ < file.bytes && data.empty())
+      return DataLoss(file.key, ": ends at ", offset_, " bytes, want ", file.bytes);
     if (offset_ >= file.bytes) {
       message.set_last(true);
       message.set_sha256(hash_->Hex());
@@ -70,9 +72,11 @@ class ReportReader {
 }  // namespace
 
 grpc::ServerUnaryReactor* ArtifactService::GetArtifact(grpc::CallbackServerContext* context,
-                                                       const v1::GetArtifactRequest* request, v1::Artifact* response) {
+                                                       const v1::GetArtifactRequest* request,
+                                                       v1::Artifact* response) {
   return Run(backend_, *context, *request, {}, [this, request, response](rpc::UnaryCall& call) -> Status {
-    TEMPERA_ASSIGN(const std::string id, backend_.refs.ResolveArtifact(call.scope(), request->artifact(), "artifact"));
+    TEMPERA_ASSIGN(const std::string id,
+                   backend_.refs.ResolveArtifact(call.scope(), request->artifact(), "artifact"));
     TEMPERA_ASSIGN(*response, artifacts_.Full(call.scope(), id));
     return OkStatus();
   });
@@ -125,13 +129,16 @@ grpc::ServerUnaryReactor* ArtifactService::VerifyArtifact(grpc::CallbackServerCo
                                                           v1::VerifyArtifactResponse* response) {
   return Run(backend_, *context, *request, {}, [this, request, response](rpc::UnaryCall& call) -> Status {
     const CallScope& scope = call.scope();
-    TEMPERA_ASSIGN(const std::string id, backend_.refs.ResolveArtifact(scope, request->artifact(), "artifact"));
+    TEMPERA_ASSIGN(const std::string id,
+                   backend_.refs.ResolveArtifact(scope, request->artifact(), "artifact"));
     const DataFolder data{backend_.config.data};
-    TEMPERA_ASSIGN(const std::filesystem::path folder, OpenArtifact(scope, backend_.objects, id, data.cache()));
+    TEMPERA_ASSIGN(const std::filesystem::path folder,
+                   OpenArtifact(scope, backend_.objects, id, data.cache()));
     const Result<Manifest> manifest = tempera::VerifyArtifact(scope, folder, id);
     if (!manifest.ok()) {
       return absl::IsDataLoss(manifest.status())
-                 ? rpc::WithResource(rpc::WithReason(manifest.status(), rpc::kArtifactDamaged), "artifact", id)
+                 ? rpc::WithResource(rpc::WithReason(manifest.status(), rpc::kArtifactDamaged), "artifact",
+                                     id)
                  : manifest.status();
     }
     response->set_artifact(id);
@@ -178,14 +185,17 @@ Status ArtifactService::DoDelete(const CallScope& scope, const v1::DeleteArtifac
 grpc::ServerUnaryReactor* ArtifactService::DeleteArtifact(grpc::CallbackServerContext* context,
                                                           const v1::DeleteArtifactRequest* request,
                                                           google::protobuf::Empty* response) {
-  return Run(backend_, *context, *request, request->request_id(), [this, request, response](rpc::UnaryCall& call) {
-    return Once(backend_, "DeleteArtifact", *request, request->request_id(), *response,
-                [&] { return DoDelete(call.scope(), *request); });
-  });
+  return Run(backend_, *context, *request, request->request_id(),
+             [this, request, response](rpc::UnaryCall& call) {
+               return Once(backend_, "DeleteArtifact", *request, request->request_id(), *response,
+                           [&] { return DoDelete(call.scope(), *request); });
+             });
 }
 
-Status ArtifactService::DoSetAlias(const CallScope& scope, const v1::SetAliasRequest& request, v1::Alias& response) {
-  if (Status status = CheckAliasName(request.alias()); !status.ok()) return rpc::WithField(Annotate(status, "alias"), "alias");
+Status ArtifactService::DoSetAlias(const CallScope& scope, const v1::SetAliasRequest& request,
+                                   v1::Alias& response) {
+  if (Status status = CheckAliasName(request.alias()); !status.ok())
+    return rpc::WithField(Annotate(status, "alias"), "alias");
   AliasMove move{.name = request.alias(), .artifact_id = {}, .expected = {}};
   if (!request.artifact().empty()) {
     TEMPERA_ASSIGN(move.artifact_id, backend_.refs.ResolveArtifact(scope, request.artifact(), "artifact"));
@@ -209,10 +219,11 @@ Status ArtifactService::DoSetAlias(const CallScope& scope, const v1::SetAliasReq
 
 grpc::ServerUnaryReactor* ArtifactService::SetAlias(grpc::CallbackServerContext* context,
                                                     const v1::SetAliasRequest* request, v1::Alias* response) {
-  return Run(backend_, *context, *request, request->request_id(), [this, request, response](rpc::UnaryCall& call) {
-    return Once(backend_, "SetAlias", *request, request->request_id(), *response,
-                [&] { return DoSetAlias(call.scope(), *request, *response); });
-  });
+  return Run(backend_, *context, *request, request->request_id(),
+             [this, request, response](rpc::UnaryCall& call) {
+               return Once(backend_, "SetAlias", *request, request->request_id(), *response,
+                           [&] { return DoSetAlias(call.scope(), *request, *response); });
+             });
 }
 
 grpc::ServerWriteReactor<v1::GetQualityReportResponse>* ArtifactService::GetQualityReport(
@@ -221,16 +232,19 @@ grpc::ServerWriteReactor<v1::GetQualityReportResponse>* ArtifactService::GetQual
   auto next = [this, request, reader = std::shared_ptr<ReportReader>()](
                   const CallScope& scope) mutable -> Result<std::optional<Message>> {
     if (reader == nullptr) {
-      TEMPERA_ASSIGN(const std::string id, backend_.refs.ResolveArtifact(scope, request->artifact(), "artifact"));
+      TEMPERA_ASSIGN(const std::string id,
+                     backend_.refs.ResolveArtifact(scope, request->artifact(), "artifact"));
       TEMPERA_ASSIGN(std::vector<ObjectInfo> files, artifacts_.Files(scope, id));
       std::erase_if(files, [](const ObjectInfo& f) { return !IsReportFile(f.key); });
       if (request->paths_size() > 0) {
         std::vector<ObjectInfo> wanted;
         for (const std::string& path : request->paths()) {
-          const auto it = std::find_if(files.begin(), files.end(), [&](const ObjectInfo& f) { return f.key == path; });
+          const auto it =
+              std::find_if(files.begin(), files.end(), [&](const ObjectInfo& f) { return f.key == path; });
           if (it == files.end())
-            return rpc::WithField(rpc::WithReason(NotFound("paths: the report has no file ", Quoted(path)),
-                                                  rpc::kFileNotFound), "paths");
+            return rpc::WithField(
+                rpc::WithReason(NotFound("paths: the report has no file ", Quoted(path)), rpc::kFileNotFound),
+                "paths");
           wanted.push_back(*it);
         }
         files = std::move(wanted);
@@ -250,10 +264,12 @@ grpc::ServerUnaryReactor* ArtifactService::ExplainQuantization(grpc::CallbackSer
                                                                v1::ExplainQuantizationResponse* response) {
   return Run(backend_, *context, *request, {}, [this, request, response](rpc::UnaryCall& call) -> Status {
     const CallScope& scope = call.scope();
-    TEMPERA_ASSIGN(const std::string id, backend_.refs.ResolveArtifact(scope, request->artifact(), "artifact"));
+    TEMPERA_ASSIGN(const std::string id,
+                   backend_.refs.ResolveArtifact(scope, request->artifact(), "artifact"));
     TEMPERA_ASSIGN(const Manifest manifest, ReadManifest(scope, backend_.objects, id));
     const DataFolder data{backend_.config.data};
-    TEMPERA_ASSIGN(const std::filesystem::path folder, OpenArtifact(scope, backend_.objects, id, data.cache()));
+    TEMPERA_ASSIGN(const std::filesystem::path folder,
+                   OpenArtifact(scope, backend_.objects, id, data.cache()));
     TEMPERA_TRY(Explain(folder, manifest, *request, *response));
     response->set_artifact(id);
     return OkStatus();

@@ -14,7 +14,8 @@ class ArtifactService final : public v1::ArtifactService::CallbackService {
   ArtifactService(Backend& backend, ArtifactIndex& artifacts, std::function<void()> aliases_changed)
       : backend_(backend), artifacts_(artifacts), aliases_changed_(std::move(aliases_changed)) {}
 
-  grpc::ServerUnaryReactor* GetArtifact(grpc::CallbackServerContext* context, const v1::GetArtifactRequest* request,
+  grpc::ServerUnaryReactor* GetArtifact(grpc::CallbackServerContext* context,
+                                        const v1::GetArtifactRequest* request,
                                         v1::Artifact* response) override;
   grpc::ServerUnaryReactor* ListArtifacts(grpc::CallbackServerContext* context,
                                           const v1::ListArtifactsRequest* request,

@@ -48,7 +48,8 @@ inline constexpr int kMaxIoWaiting = 1024;
 // A unary call: `body(call)` runs on the io threads and must see to call.FinishWith(), there or later.
 template <typename Body>
 grpc::ServerUnaryReactor* RunAsync(Backend& backend, grpc::CallbackServerContext& context,
-                                   const google::protobuf::Message& request, std::string_view request_id, Body body) {
+                                   const google::protobuf::Message& request, std::string_view request_id,
+                                   Body body) {
   auto* call = new rpc::UnaryCall(context, request, request_id);
   Status status = backend.CheckServing();
   if (status.ok()) status = rpc::CheckRequestId(request_id);
@@ -62,15 +63,16 @@ grpc::ServerUnaryReactor* RunAsync(Backend& backend, grpc::CallbackServerContext
     body(*call);
   });
   if (!posted)
-    call->FinishWith(rpc::WithReason(ResourceExhausted("server: too many calls wait, want at most ", kMaxIoWaiting),
-                                     rpc::kQueueFull));
+    call->FinishWith(rpc::WithReason(
+        ResourceExhausted("server: too many calls wait, want at most ", kMaxIoWaiting), rpc::kQueueFull));
   return call;
 }
 
 // A unary call whose body returns its Status.
 template <typename Body>
 grpc::ServerUnaryReactor* Run(Backend& backend, grpc::CallbackServerContext& context,
-                              const google::protobuf::Message& request, std::string_view request_id, Body body) {
+                              const google::protobuf::Message& request, std::string_view request_id,
+                              Body body) {
   return RunAsync(backend, context, request, request_id,
                   [body = std::move(body)](rpc::UnaryCall& call) { call.FinishWith(body(call)); });
 }

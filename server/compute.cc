@@ -6,7 +6,6 @@
 #include "models/family.h"
 #include "schedulers/scheduler.h"
 
-
 namespace tempera {
 
 Compute RealCompute() {

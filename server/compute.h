@@ -1,4 +1,5 @@
-// What the server asks of the computing libraries, as functions: the services link no LibTorch, and tests bring their own.
+// What the server asks of the computing libraries, as functions: the services link no LibTorch, and tests
+// bring their own.
 #pragma once
 
 #include <cstdint>
@@ -20,15 +21,18 @@ namespace tempera {
 
 struct Compute {
   // Engine::LoadModel and LoadArtifact.
-  std::function<Result<std::shared_ptr<const Engine>>(const CallScope&, const std::filesystem::path& folder)> load_model;
+  std::function<Result<std::shared_ptr<const Engine>>(const CallScope&, const std::filesystem::path& folder)>
+      load_model;
   std::function<Result<std::shared_ptr<const Engine>>(const CallScope&, const std::filesystem::path& folder,
                                                       const std::string& id, const EngineOptions&)>
       load_artifact;
-  std::function<Result<QuantSpec>(const QuantRequest&, const std::filesystem::path& model_folder)> resolve_spec;
+  std::function<Result<QuantSpec>(const QuantRequest&, const std::filesystem::path& model_folder)>
+      resolve_spec;
   std::function<Json(const QuantSpec&)> spec_to_json;
   ParseSpec parse_spec;
   ComputeJob run_job;
-  std::function<Result<std::string>(const Picture&, ImageFormat, const std::map<std::string, std::string>& text)>
+  std::function<Result<std::string>(const Picture&, ImageFormat,
+                                    const std::map<std::string, std::string>& text)>
       encode_image;
   std::function<void()> init_thread;  // first on every thread that computes
 

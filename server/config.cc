@@ -18,7 +18,8 @@ constexpr char kAbout[] =
     "  tempera-server --data /var/lib/tempera --model-root /models\n"
     "  tempera-server --data data --model-root zoo --load fashion:stable --memory-budget 2G\n"
     "\n"
-    "Health, readiness and metrics are on --metrics-listen: /livez, /readyz, /metrics. SIGTERM drains: running\n"
+    "Health, readiness and metrics are on --metrics-listen: /livez, /readyz, /metrics. SIGTERM drains: "
+    "running\n"
     "generations finish, then the process ends; a second one ends it at once.";
 
 }  // namespace
@@ -45,8 +46,9 @@ Result<int64_t> ParseBytes(const std::string& text) {
   int power = 0;
   if (!unit.empty()) {
     constexpr std::string_view kUnits = "KMGT";
-    const size_t at = unit.size() == 1 ? kUnits.find(static_cast<char>(std::toupper(static_cast<unsigned char>(unit[0]))))
-                                       : std::string_view::npos;
+    const size_t at = unit.size() == 1
+                          ? kUnits.find(static_cast<char>(std::toupper(static_cast<unsigned char>(unit[0]))))
+                          : std::string_view::npos;
     if (at == std::string_view::npos) return bad();
     power = static_cast<int>(at) + 1;
   }
@@ -64,32 +66,67 @@ ParsedConfig ParseConfig(int argc, const char* const* argv) {
   app.get_formatter()->column_width(34);
 
   app.add_option("--data", c.data, "Folder of jobs, artifacts and checkpoints; made if it is not there")
-      ->envname("TEMPERA_DATA")->required()->type_name("DIR");
-  app.add_option("--model-root", c.model_roots, "Folder whose models may be read; give it once for each "
+      ->envname("TEMPERA_DATA")
+      ->required()
+      ->type_name("DIR");
+  app.add_option("--model-root", c.model_roots,
+                 "Folder whose models may be read; give it once for each "
                  "(in the environment: separated by ':')")
-      ->envname("TEMPERA_MODEL_ROOT")->allow_extra_args(false)->delimiter(':')->type_name("DIR");
-  app.add_option("--load", c.load, "Model or artifact to load before the server is ready; once for each "
+      ->envname("TEMPERA_MODEL_ROOT")
+      ->allow_extra_args(false)
+      ->delimiter(':')
+      ->type_name("DIR");
+  app.add_option("--load", c.load,
+                 "Model or artifact to load before the server is ready; once for each "
                  "(in the environment: separated by ',')")
-      ->envname("TEMPERA_LOAD")->allow_extra_args(false)->delimiter(',')->type_name("REF");
-  app.add_option("--memory-budget", budget, "What loaded models may take together: bytes, or with K, M, G; 0: no limit")
-      ->envname("TEMPERA_MEMORY_BUDGET")->type_name("BYTES");
+      ->envname("TEMPERA_LOAD")
+      ->allow_extra_args(false)
+      ->delimiter(',')
+      ->type_name("REF");
+  app.add_option("--memory-budget", budget,
+                 "What loaded models may take together: bytes, or with K, M, G; 0: no limit")
+      ->envname("TEMPERA_MEMORY_BUDGET")
+      ->type_name("BYTES");
   app.add_option("--listen", c.listen, "Address of gRPC")
-      ->envname("TEMPERA_LISTEN")->capture_default_str()->type_name("ADDR");
+      ->envname("TEMPERA_LISTEN")
+      ->capture_default_str()
+      ->type_name("ADDR");
   app.add_option("--metrics-listen", c.metrics_listen, "Address of /livez, /readyz and /metrics")
-      ->envname("TEMPERA_METRICS_LISTEN")->capture_default_str()->type_name("ADDR");
-  app.add_flag("--no-worker", c.no_worker, "Run no quantize jobs in this process")->envname("TEMPERA_NO_WORKER");
+      ->envname("TEMPERA_METRICS_LISTEN")
+      ->capture_default_str()
+      ->type_name("ADDR");
+  app.add_flag("--no-worker", c.no_worker, "Run no quantize jobs in this process")
+      ->envname("TEMPERA_NO_WORKER");
   app.add_option("--threads", c.threads, "Compute threads; 0: as many as processors may be used")
-      ->envname("TEMPERA_THREADS")->capture_default_str()->check(CLI::Range(0, 1024))->type_name("N");
+      ->envname("TEMPERA_THREADS")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1024))
+      ->type_name("N");
   app.add_option("--log-level", c.log_level, "debug, info, warn or error")
-      ->envname("TEMPERA_LOG_LEVEL")->capture_default_str()->type_name("LEVEL");
-  app.add_option("--max-queued-generations", c.max_queued_generations, "Generations that may wait for a thread")
-      ->envname("TEMPERA_MAX_QUEUED_GENERATIONS")->capture_default_str()->check(CLI::Range(1, 100'000))->type_name("N");
+      ->envname("TEMPERA_LOG_LEVEL")
+      ->capture_default_str()
+      ->type_name("LEVEL");
+  app.add_option("--max-queued-generations", c.max_queued_generations,
+                 "Generations that may wait for a thread")
+      ->envname("TEMPERA_MAX_QUEUED_GENERATIONS")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 100'000))
+      ->type_name("N");
   app.add_option("--max-count", c.max_count, "Pictures that one call may ask for")
-      ->envname("TEMPERA_MAX_COUNT")->capture_default_str()->check(CLI::Range(1, 10'000))->type_name("N");
+      ->envname("TEMPERA_MAX_COUNT")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 10'000))
+      ->type_name("N");
   app.add_option("--drain-delay", c.drain_delay_seconds, "Seconds from SIGTERM to the refusal of new calls")
-      ->envname("TEMPERA_DRAIN_DELAY")->capture_default_str()->check(CLI::Range(0, 3600))->type_name("S");
+      ->envname("TEMPERA_DRAIN_DELAY")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 3600))
+      ->type_name("S");
   app.add_option("--drain", c.drain_seconds, "Seconds that running generations may take after that")
-      ->envname("TEMPERA_DRAIN")->capture_default_str()->check(CLI::Range(0, 86'400))->type_name("S");
+      ->envname("TEMPERA_DRAIN")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 86'400))
+      ->type_name("S");
   app.add_flag("--no-temporal-metric", c.no_temporal_metric,
                "Don't compute the temporal-feature error: saves the memory of the full-precision features")
       ->envname("TEMPERA_NO_TEMPORAL_METRIC");

@@ -16,7 +16,8 @@ struct ServerConfig {
   std::vector<std::string> model_roots;
   // Loaded and verified before /readyz says 200; tried again until they are.
   std::vector<std::string> load;
-  // What loaded models may take together: weights, caches, references. 0: no limit. The least recently used leaves first.
+  // What loaded models may take together: weights, caches, references. 0: no limit. The least recently used
+  // leaves first.
   int64_t memory_budget_bytes = 0;
   // There is no authentication yet: the default is this machine alone.
   std::string listen = "127.0.0.1:50051";
@@ -26,8 +27,8 @@ struct ServerConfig {
   // Compute threads of generations, and as many of the embedded worker. 0: as many as processors may be used.
   int threads = 0;
   std::string log_level = "info";
-  // Generations that may wait for a thread; one more is answered RESOURCE_EXHAUSTED at once: a client retries better than
-  // a queue waits.
+  // Generations that may wait for a thread; one more is answered RESOURCE_EXHAUSTED at once: a client retries
+  // better than a queue waits.
   int max_queued_generations = 64;
   // Pictures of one Generate call.
   int max_count = 64;
@@ -40,8 +41,10 @@ struct ServerConfig {
   bool no_reflection = false;
 };
 
-// From the command line, then from TEMPERA_... variables, then the defaults. What is asked for and done (--help,
-// --version) gives `exit_code` 0 with the text printed; a wrong argument prints what is wrong and gives another.
+// From the command line, then from TEMPERA_... variables, then the defaults. What is asked for and done
+// (--help,
+// --version) gives `exit_code` 0 with the text printed; a wrong argument prints what is wrong and gives
+// another.
 struct ParsedConfig {
   ServerConfig config;
   bool run = false;

@@ -34,7 +34,8 @@ Result<std::vector<Row>> Rows(const Json& slots) {
     f.Need("activation_bits", row.activation_bits);
     f.Need("parts", row.parts);
     TEMPERA_TRY(f.status());
-    if (row.weight_bits < 0 || row.weight_bits > 8 || row.activation_bits < 0 || row.activation_bits > 8 || row.parts < 1)
+    if (row.weight_bits < 0 || row.weight_bits > 8 || row.activation_bits < 0 || row.activation_bits > 8 ||
+        row.parts < 1)
       return DataLoss("manifest.json: slots: ", row.slot, ": a figure is out of range");
     rows.push_back(std::move(row));
   }
@@ -48,7 +49,8 @@ Result<std::vector<T>> Values(const WeightSource& source, const std::string& nam
   if (it == source.tensors().end()) return std::vector<T>();
   const TensorView& view = it->second;
   if (view.dtype != dtype || view.bytes.size() % sizeof(T) != 0)
-    return DataLoss(source.label(), ": tensor ", name, ": got ", DtypeName(view.dtype), ", want ", DtypeName(dtype));
+    return DataLoss(source.label(), ": tensor ", name, ": got ", DtypeName(view.dtype), ", want ",
+                    DtypeName(dtype));
   std::vector<T> values(view.bytes.size() / sizeof(T));
   if (!values.empty()) std::memcpy(values.data(), view.bytes.data(), view.bytes.size());
   return values;
@@ -77,9 +79,11 @@ struct Feature {
   }
 };
 
-Status FillSteps(const Row& row, const Sources& sources, std::optional<int> only, v1::LayerExplanation& layer) {
+Status FillSteps(const Row& row, const Sources& sources, std::optional<int> only,
+                 v1::LayerExplanation& layer) {
   const size_t steps = sources.timesteps.size();
-  TEMPERA_ASSIGN(const std::vector<uint8_t> chosen, Values<uint8_t>(*sources.tables, "select." + row.slot, Dtype::kU8));
+  TEMPERA_ASSIGN(const std::vector<uint8_t> chosen,
+                 Values<uint8_t>(*sources.tables, "select." + row.slot, Dtype::kU8));
   Feature feature;
   if (sources.evaluation) {
     const FeatureMap& map = sources.evaluation->temporal_features;
@@ -98,7 +102,8 @@ Status FillSteps(const Row& row, const Sources& sources, std::optional<int> only
     TEMPERA_ASSIGN(part.scale, Values<float>(*sources.tables, name + "scale", Dtype::kF32));
     TEMPERA_ASSIGN(part.zero, Values<uint8_t>(*sources.tables, name + "zero", Dtype::kU8));
     if (part.scale.size() != part.zero.size() || (part.scale.size() > 1 && part.scale.size() != steps))
-      return DataLoss(sources.tables->label(), ": tensor ", name, "scale: got ", part.scale.size(), " ranges, want 1 or ", steps);
+      return DataLoss(sources.tables->label(), ": tensor ", name, "scale: got ", part.scale.size(),
+                      " ranges, want 1 or ", steps);
     ranges |= !part.scale.empty();
     parts.push_back(std::move(part));
   }
@@ -131,17 +136,21 @@ Status FillSteps(const Row& row, const Sources& sources, std::optional<int> only
   return OkStatus();
 }
 
-Status FillLayer(const Row& row, const Sources& sources, std::optional<int> only, v1::LayerExplanation& layer) {
+Status FillLayer(const Row& row, const Sources& sources, std::optional<int> only,
+                 v1::LayerExplanation& layer) {
   layer.set_layer(row.slot);
   layer.set_role(row.role);
   layer.set_unit(row.unit);
   layer.set_weight_bits(row.weight_bits);
   layer.set_activation_bits(row.activation_bits);
-  if (row.weight_bits > 0) layer.set_format(row.weight_bits <= 4 ? "int4 packed per channel" : "int8 per channel");
+  if (row.weight_bits > 0)
+    layer.set_format(row.weight_bits <= 4 ? "int4 packed per channel" : "int8 per channel");
   for (int64_t p = 0; p < row.parts && row.weight_bits > 0; ++p) {
     const std::string name = PartName(row, "weight", p);
-    TEMPERA_ASSIGN(const std::vector<float> scale, Values<float>(*sources.weights, name + "scale", Dtype::kF32));
-    TEMPERA_ASSIGN(const std::vector<uint8_t> zero, Values<uint8_t>(*sources.weights, name + "zero", Dtype::kU8));
+    TEMPERA_ASSIGN(const std::vector<float> scale,
+                   Values<float>(*sources.weights, name + "scale", Dtype::kF32));
+    TEMPERA_ASSIGN(const std::vector<uint8_t> zero,
+                   Values<uint8_t>(*sources.weights, name + "zero", Dtype::kU8));
     for (const float s : scale) layer.add_weight_scales(s);
     for (const uint8_t z : zero) layer.add_weight_zero_points(z);
   }
@@ -172,10 +181,13 @@ Status Explain(const std::filesystem::path& folder, const Manifest& manifest,
       return row.slot != request.layer() && !row.slot.starts_with(request.layer() + ".");
     });
     if (rows.empty())
-      return rpc::WithField(rpc::WithReason(NotFound("layer: the artifact has none that begins with ", Quoted(request.layer())),
-                                            rpc::kLayerNotFound), "layer");
+      return rpc::WithField(
+          rpc::WithReason(NotFound("layer: the artifact has none that begins with ", Quoted(request.layer())),
+                          rpc::kLayerNotFound),
+          "layer");
   }
-  const std::string selection = Cat("explain\n", manifest.Id(), "\n", request.layer(), "\n", only.value_or(-1));
+  const std::string selection =
+      Cat("explain\n", manifest.Id(), "\n", request.layer(), "\n", only.value_or(-1));
   TEMPERA_ASSIGN(const std::string after, ReadPageToken(selection, request.page_token()));
   size_t begin = 0;
   if (!after.empty()) {

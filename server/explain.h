@@ -9,8 +9,8 @@
 
 namespace tempera {
 
-// `folder` holds the artifact's files. Fills everything but the artifact's id. InvalidArgument or NotFound name the
-// request's field; DataLoss names the file and tensor.
+// `folder` holds the artifact's files. Fills everything but the artifact's id. InvalidArgument or NotFound
+// name the request's field; DataLoss names the file and tensor.
 Status Explain(const std::filesystem::path& folder, const Manifest& manifest,
                const v1::ExplainQuantizationRequest& request, v1::ExplainQuantizationResponse& response);
 

@@ -7,7 +7,8 @@ namespace tempera {
 std::string AliasToName(std::string_view filter) {
   constexpr std::string_view kAlias = "alias";
   const auto is_word = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+           c == '-' || c == '.';
   };
   std::string out;
   for (size_t i = 0; i < filter.size();) {
@@ -35,8 +36,10 @@ std::string AliasToName(std::string_view filter) {
 Result<std::vector<JobCondition>> ParseArtifactFilter(const std::string& filter) {
   TEMPERA_ASSIGN(std::vector<JobCondition> conditions, ParseJobFilter(AliasToName(filter)));
   for (const JobCondition& c : conditions)
-    if (c.field != "model" && c.field != "method" && c.field != "name" && c.field != "create_time" && c.field != "label")
-      return InvalidArgument("filter: got field \"", c.field, "\", want model, method, alias, create_time or labels.KEY");
+    if (c.field != "model" && c.field != "method" && c.field != "name" && c.field != "create_time" &&
+        c.field != "label")
+      return InvalidArgument("filter: got field \"", c.field,
+                             "\", want model, method, alias, create_time or labels.KEY");
   return conditions;
 }
 
@@ -70,7 +73,8 @@ bool Matches(const std::vector<JobCondition>& conditions, const ArtifactSummary&
 Result<bool> Descending(const std::string& order_by) {
   if (order_by.empty() || order_by == "create_time desc") return true;
   if (order_by == "create_time") return false;
-  return InvalidArgument("order_by: got \"", order_by.substr(0, 60), "\", want create_time or create_time desc");
+  return InvalidArgument("order_by: got \"", order_by.substr(0, 60),
+                         "\", want create_time or create_time desc");
 }
 
 }  // namespace tempera

@@ -14,7 +14,8 @@ namespace tempera {
 // The field `alias` of the API is `name` in the job store.
 std::string AliasToName(std::string_view filter);
 
-// model, method, alias, labels.KEY with = and !=; create_time with order. InvalidArgument begins with "filter".
+// model, method, alias, labels.KEY with = and !=; create_time with order. InvalidArgument begins with
+// "filter".
 Result<std::vector<JobCondition>> ParseArtifactFilter(const std::string& filter);
 // `aliases` point to the artifact now.
 bool Matches(const std::vector<JobCondition>& conditions, const ArtifactSummary& artifact,

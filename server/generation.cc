@@ -117,7 +117,8 @@ void Generation::Queued(GenerationQueue& queue, uint64_t ticket) {
 
 void Generation::LeaveQueue() {
   GenerationQueue* queue = queue_;
-  if (queue != nullptr && ticket_ != 0 && queue->Remove(ticket_)) Finish(absl::CancelledError("cancelled by the caller"));
+  if (queue != nullptr && ticket_ != 0 && queue->Remove(ticket_))
+    Finish(absl::CancelledError("cancelled by the caller"));
 }
 
 void Generation::StopForDrain() {
@@ -220,13 +221,14 @@ Result<v1::PictureSummary> Generation::PaintOne(int picture) {
   TEMPERA_ASSIGN(const GenerationResult result, engine.Generate(scope_, resolved, events));
 
   const auto encode_begin = Clock::now();
-  Json settings{{"model", name},        {"artifact", engine.info().id},  {"seed", resolved.seed},
-                {"scheduler", resolved.scheduler}, {"steps", resolved.steps}, {"eta", resolved.eta}};
+  Json settings{{"model", name},           {"artifact", engine.info().id},
+                {"seed", resolved.seed},   {"scheduler", resolved.scheduler},
+                {"steps", resolved.steps}, {"eta", resolved.eta}};
   if (resolved.class_label >= 0) settings["class_label"] = resolved.class_label;
   TEMPERA_ASSIGN(const std::string bytes,
-                 backend_.compute.encode_image(result.picture, format_,
-                                               {{"Software", Cat("tempera ", kVersion)},
-                                                {"tempera", CanonicalJson(settings)}}));
+                 backend_.compute.encode_image(
+                     result.picture, format_,
+                     {{"Software", Cat("tempera ", kVersion)}, {"tempera", CanonicalJson(settings)}}));
   const auto encode_time = Clock::now() - encode_begin;
   const std::string sha256 = Sha256Hex(bytes);
 
@@ -248,7 +250,8 @@ Result<v1::PictureSummary> Generation::PaintOne(int picture) {
   return summary;
 }
 
-Status Generation::SendImage(int picture, uint64_t seed, const std::string& bytes, const std::string& sha256) {
+Status Generation::SendImage(int picture, uint64_t seed, const std::string& bytes,
+                             const std::string& sha256) {
   size_t offset = 0;
   do {
     v1::GenerateResponse event;
@@ -274,10 +277,10 @@ void Generation::Finish(Status status) {
   if (absl::IsCancelled(status) || absl::IsDeadlineExceeded(status)) {
     if (drained_) status = backend_.CheckServing();
     status = rpc::CancelReason(scope_, status);
-    const char* reason = drained_                                ? "drain"
-                         : absl::IsDeadlineExceeded(status)      ? "deadline"
-                         : info_.scope.stop.stop_requested()     ? "client"
-                                                                 : "shed";  // it read too slowly
+    const char* reason = drained_                            ? "drain"
+                         : absl::IsDeadlineExceeded(status)  ? "deadline"
+                         : info_.scope.stop.stop_requested() ? "client"
+                                                             : "shed";  // it read too slowly
     if (lease_) backend_.metrics.cancelled.Add(1, model(), reason);
   }
   const auto now = Clock::now();

@@ -16,20 +16,22 @@
 
 namespace tempera {
 
-// Events may come from several threads (the lane, the queue, the clock): each is numbered and sent under one lock, so numbers
-// rise in the order of sending. Thread-safe, but Run runs once.
+// Events may come from several threads (the lane, the queue, the clock): each is numbered and sent under one
+// lock, so numbers rise in the order of sending. Thread-safe, but Run runs once.
 class Generation : public std::enable_shared_from_this<Generation> {
  public:
   using Writer = rpc::StreamWriter<v1::GenerateResponse>;
 
-  Generation(Backend& backend, Writer::Handle out, const rpc::CallInfo& info, const v1::GenerateRequest& request);
+  Generation(Backend& backend, Writer::Handle out, const rpc::CallInfo& info,
+             const v1::GenerateRequest& request);
 
   const v1::GenerateRequest& request() const { return request_; }
   // Stops when the client leaves, the deadline passes or the server has drained long enough.
   const CallScope& scope() const { return scope_; }
   const rpc::CallInfo& info() const { return info_; }
 
-  // Takes the engine and resolves the request; the settings that `accepted` tells. REQUIRES: once, before the rest.
+  // Takes the engine and resolves the request; the settings that `accepted` tells. REQUIRES: once, before the
+  // rest.
   Status Prepare(ModelLease lease);
   const std::string& model() const { return lease_.engine().info().name; }
   int64_t steps() const { return static_cast<int64_t>(resolved_.steps) * count_; }

@@ -31,8 +31,8 @@ struct GenerationQueue::State {
   mutable std::mutex mutex;
   std::condition_variable changed;
   std::deque<Waiting> waiting;
-  // Held while places are told and while a task leaves the front, before `mutex`: a task hears of its places in order and
-  // of none once it has begun.
+  // Held while places are told and while a task leaves the front, before `mutex`: a task hears of its places
+  // in order and of none once it has begun.
   std::mutex telling;
   std::mutex publishing;  // so that the gauges end with the latest values; before `mutex`
   int running = 0;
@@ -87,18 +87,18 @@ Result<uint64_t> GenerationQueue::Push(Task task, const std::function<void(const
   const std::string model = task.model;
   uint64_t ticket;
   {
-    // While places are told no task leaves the front and no other comes: the place holds, unless one is removed, and then
-    // it is told anew.
+    // While places are told no task leaves the front and no other comes: the place holds, unless one is
+    // removed, and then it is told anew.
     std::lock_guard order(state_->telling);
     std::unique_lock lock(state_->mutex);
     const int waiting = static_cast<int>(state_->waiting.size());
     // Those that find a lane free do not wait.
     if (state_->PositionOf(state_->waiting.size()) > state_->max_waiting)
-      return rpc::WithRetry(rpc::WithReason(ResourceExhausted("queue: full, got ", waiting,
-                                                              " waiting generations, want at most ",
-                                                              state_->max_waiting),
-                                            rpc::kQueueFull),
-                            std::chrono::seconds(1));
+      return rpc::WithRetry(
+          rpc::WithReason(ResourceExhausted("queue: full, got ", waiting,
+                                            " waiting generations, want at most ", state_->max_waiting),
+                          rpc::kQueueFull),
+          std::chrono::seconds(1));
     ticket = ++state_->tickets;
     const Place place{ticket, state_->PositionOf(state_->waiting.size())};
     lock.unlock();

@@ -12,8 +12,8 @@
 
 namespace tempera {
 
-// Thread-safe. Laws: a task is started, or removed, or neither, never both; what was started is finished before the
-// destructor returns.
+// Thread-safe. Laws: a task is started, or removed, or neither, never both; what was started is finished
+// before the destructor returns.
 class GenerationQueue {
  public:
   struct Task {
@@ -32,8 +32,8 @@ class GenerationQueue {
     uint64_t ticket;
     int position;  // tasks that go first; 0 = a lane is free, it begins at once
   };
-  // ResourceExhausted with a delay for the retry when max_waiting tasks wait. `accepted` is called with the place before
-  // the task can start.
+  // ResourceExhausted with a delay for the retry when max_waiting tasks wait. `accepted` is called with the
+  // place before the task can start.
   Result<uint64_t> Push(Task task, const std::function<void(const Place&)>& accepted);
   // True: it waited, and will not start.
   bool Remove(uint64_t ticket);

@@ -20,8 +20,8 @@ Status GenerationService::CheckRequest(const v1::GenerateRequest& request) const
   return OkStatus();
 }
 
-grpc::ServerWriteReactor<v1::GenerateResponse>* GenerationService::Generate(grpc::CallbackServerContext* context,
-                                                                            const v1::GenerateRequest* request) {
+grpc::ServerWriteReactor<v1::GenerateResponse>* GenerationService::Generate(
+    grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
   auto* writer = new Generation::Writer(*context, *request, request->request_id());
   Generation::Writer::Handle out = writer->handle();
   if (Status status = CheckRequest(*request); !status.ok()) {
@@ -33,21 +33,21 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* GenerationService::Generate(grpc
     std::lock_guard lock(living_->mutex);
     ++living_->count;
   }
-  const std::shared_ptr<Generation> generation(
-      new Generation(backend_, out, writer->info(), *request), [living = living_](Generation* ended) {
-        delete ended;
-        std::lock_guard lock(living->mutex);
-        --living->count;
-        living->changed.notify_all();
-      });
+  const std::shared_ptr<Generation> generation(new Generation(backend_, out, writer->info(), *request),
+                                               [living = living_](Generation* ended) {
+                                                 delete ended;
+                                                 std::lock_guard lock(living->mutex);
+                                                 --living->count;
+                                                 living->changed.notify_all();
+                                               });
   {
     std::lock_guard lock(mutex_);
     std::erase_if(generations_, [](const std::weak_ptr<Generation>& g) { return g.expired(); });
     generations_.push_back(generation);
   }
   if (!backend_.PostIo([this, generation] { Begin(generation); }))
-    generation->Finish(rpc::WithReason(ResourceExhausted("server: too many calls wait, want at most ", kMaxIoWaiting),
-                                       rpc::kQueueFull));
+    generation->Finish(rpc::WithReason(
+        ResourceExhausted("server: too many calls wait, want at most ", kMaxIoWaiting), rpc::kQueueFull));
   return writer;
 }
 
@@ -59,7 +59,8 @@ void GenerationService::Begin(const std::shared_ptr<Generation>& generation) {
   if (!ref.ok()) return generation->Finish(ref.status());
   backend_.models.Acquire(scope, *ref, [this, generation](Result<ModelLease> lease) {
     if (!lease.ok()) return generation->Finish(lease.status());
-    if (Status status = generation->Prepare(*std::move(lease)); !status.ok()) return generation->Finish(status);
+    if (Status status = generation->Prepare(*std::move(lease)); !status.ok())
+      return generation->Finish(status);
     if (generation->request().validate_only()) {
       generation->SendAccepted(0);
       return generation->Finish(OkStatus());
@@ -74,8 +75,9 @@ void GenerationService::Enqueue(const std::shared_ptr<Generation>& generation) {
   task.steps = generation->steps();
   task.moved = [generation](int position) { generation->SendAccepted(position); };
   task.start = [generation] { generation->Run(); };
-  const Result<uint64_t> ticket = queue_.Push(
-      std::move(task), [&](const GenerationQueue::Place& place) { generation->SendAccepted(place.position); });
+  const Result<uint64_t> ticket = queue_.Push(std::move(task), [&](const GenerationQueue::Place& place) {
+    generation->SendAccepted(place.position);
+  });
   if (!ticket.ok()) return generation->Finish(ticket.status());
   generation->Queued(queue_, *ticket);
 }
@@ -90,7 +92,8 @@ grpc::ServerUnaryReactor* GenerationService::GetCapabilities(grpc::CallbackServe
     response->mutable_methods()->Assign(compute.methods.begin(), compute.methods.end());
     for (const int bits : {4, 5, 6, 8}) response->add_weight_bits(bits);
     for (const int bits : {4, 5, 6, 8, 32}) response->add_activation_bits(bits);
-    for (const char* strategy : {"reconstruct", "cache", "select"}) response->add_temporal_strategies(strategy);
+    for (const char* strategy : {"reconstruct", "cache", "select"})
+      response->add_temporal_strategies(strategy);
     response->mutable_schedulers()->Assign(compute.schedulers.begin(), compute.schedulers.end());
     for (const v1::ImageFormat format : {v1::PNG, v1::WEBP, v1::JPEG}) response->add_formats(format);
     response->set_max_count(backend_.config.max_count);

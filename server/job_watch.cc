@@ -69,7 +69,8 @@ uint64_t JobWatch::Add(const std::string& job_id, std::chrono::milliseconds sile
     id = ++state_->last;
     state_->watches[id] = watch;
   }
-  state_->io.Post([state = state_, id, watch] { state->TellOne(id, *watch, state->jobs.Get(watch->job_id), false); });
+  state_->io.Post(
+      [state = state_, id, watch] { state->TellOne(id, *watch, state->jobs.Get(watch->job_id), false); });
   return id;
 }
 

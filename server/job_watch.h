@@ -13,8 +13,8 @@
 
 namespace tempera {
 
-// Thread-safe. Callbacks run on the io threads, one at a time for each watch, newest state last; a state may be skipped when
-// the next one is there already.
+// Thread-safe. Callbacks run on the io threads, one at a time for each watch, newest state last; a state may
+// be skipped when the next one is there already.
 class JobWatch {
  public:
   // The job as it is, or why it can't be told any more. False: enough, the watch ends.

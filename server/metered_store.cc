@@ -7,7 +7,8 @@ namespace {
 
 class MeteredStore final : public ObjectStore {
  public:
-  MeteredStore(std::unique_ptr<ObjectStore> store, Metrics& metrics) : store_(std::move(store)), metrics_(metrics) {}
+  MeteredStore(std::unique_ptr<ObjectStore> store, Metrics& metrics)
+      : store_(std::move(store)), metrics_(metrics) {}
 
   Result<std::string> Put(const CallScope& scope, const std::string& key, std::string_view bytes,
                           const PutCondition& condition) override {
@@ -66,8 +67,8 @@ class MeteredStore final : public ObjectStore {
       // An absent object and a lost race are answers, not faults of the store.
       const bool ok = Ok(result);
       metrics_.store_requests.Add(1, op_, ok ? "ok" : "error");
-      metrics_.store_seconds.Observe(
-          std::chrono::duration<double>(CallScope::Clock::now() - begin_).count(), op_);
+      metrics_.store_seconds.Observe(std::chrono::duration<double>(CallScope::Clock::now() - begin_).count(),
+                                     op_);
       if (ok && bytes > 0) metrics_.store_bytes.Add(static_cast<double>(bytes), op_);
       return result;
     }

@@ -149,7 +149,8 @@ void ModelManager::RunLoad(const std::shared_ptr<Loading>& loading) {
       continue;
     }
     ModelLease lease(*entry);
-    lease.load_time = std::chrono::duration_cast<std::chrono::milliseconds>(CallScope::Clock::now() - w.since);
+    lease.load_time =
+        std::chrono::duration_cast<std::chrono::milliseconds>(CallScope::Clock::now() - w.since);
     w.done(std::move(lease));
   }
 }
@@ -158,9 +159,10 @@ Result<std::shared_ptr<ModelManager::Entry>> ModelManager::LoadNow(const std::sh
   const ModelRef& ref = loading->ref;
   const int64_t budget = options_.memory_budget_bytes;
   const auto too_large = [&](int64_t bytes) {
-    return rpc::WithReason(ResourceExhausted("model ", ref.shown, ": needs ", bytes, " bytes, of the memory budget of ",
-                                             budget, " bytes ", used_bytes(), " are in use"),
-                           rpc::kMemoryBudget);
+    return rpc::WithReason(
+        ResourceExhausted("model ", ref.shown, ": needs ", bytes, " bytes, of the memory budget of ", budget,
+                          " bytes ", used_bytes(), " are in use"),
+        rpc::kMemoryBudget);
   };
   if (budget > 0) MakeRoom(std::min(estimate_(ref), budget));
   const auto begin = CallScope::Clock::now();
@@ -169,7 +171,8 @@ Result<std::shared_ptr<ModelManager::Entry>> ModelManager::LoadNow(const std::sh
   const EngineInfo& info = engine->info();
   for (const FeatureBaseline& error : info.baseline)
     if (error.timestep_bin < 0 || error.timestep_bin >= 20)
-      return DataLoss("artifact ", ref.shown, ": baseline: timestep_bin is wrong, got ", error.timestep_bin, ", want 0 to 19");
+      return DataLoss("artifact ", ref.shown, ": baseline: timestep_bin is wrong, got ", error.timestep_bin,
+                      ", want 0 to 19");
   const int64_t bytes = info.memory_bytes();
   if (budget > 0) {
     if (bytes > budget) return too_large(bytes);
@@ -193,10 +196,13 @@ Result<std::shared_ptr<ModelManager::Entry>> ModelManager::LoadNow(const std::sh
     metrics_.temporal_error_baseline.Set(baseline.ratio, info.name, artifact, bin, baseline.block_group);
     metrics_.temporal_error_low.Set(baseline.low, info.name, artifact, bin, baseline.block_group);
     metrics_.temporal_error_high.Set(baseline.high, info.name, artifact, bin, baseline.block_group);
-    if (info.reference_bytes > 0) metrics_.temporal_error.Touch(info.name, artifact, bin, baseline.block_group);
+    if (info.reference_bytes > 0)
+      metrics_.temporal_error.Touch(info.name, artifact, bin, baseline.block_group);
   }
-  Log(LogLevel::kInfo, "model_loaded", {{"model", info.name}, {"artifact", info.id}, {"bytes", bytes}, {"seconds", seconds}});
-  return std::make_shared<Entry>(Entry{.manager = this, .ref = ref, .engine = std::move(engine), .bytes = bytes});
+  Log(LogLevel::kInfo, "model_loaded",
+      {{"model", info.name}, {"artifact", info.id}, {"bytes", bytes}, {"seconds", seconds}});
+  return std::make_shared<Entry>(
+      Entry{.manager = this, .ref = ref, .engine = std::move(engine), .bytes = bytes});
 }
 
 // REQUIRES: on the lifecycle thread.

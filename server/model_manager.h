@@ -59,10 +59,10 @@ struct LoadedModel {
   std::chrono::system_clock::time_point load_time, last_use;
 };
 
-// Laws. Loads, evictions and destructions run one after the other on one thread; what is wanted twice is loaded once. A
-// loaded entry is listed until it is unloaded or evicted, and counts in used_bytes() until its last lease has ended. Only
-// entries without leases are evicted. A load that does not fit beside what is in use fails; it never waits for a lease to
-// end.
+// Laws. Loads, evictions and destructions run one after the other on one thread; what is wanted twice is
+// loaded once. A loaded entry is listed until it is unloaded or evicted, and counts in used_bytes() until its
+// last lease has ended. Only entries without leases are evicted. A load that does not fit beside what is in
+// use fails; it never waits for a lease to end.
 //
 // Thread-safe. Must outlive its leases.
 class ModelManager {
@@ -72,18 +72,21 @@ class ModelManager {
   };
   // Loads what a ref names. Called on the lifecycle thread.
   using Load = std::function<Result<std::shared_ptr<const Engine>>(const CallScope&, const ModelRef&)>;
-  // Least memory that a ref will take, from sizes on disk; 0 if not known. What is idle makes room before the load.
+  // Least memory that a ref will take, from sizes on disk; 0 if not known. What is idle makes room before the
+  // load.
   using Estimate = std::function<int64_t(const ModelRef&)>;
   using Done = std::function<void(Result<ModelLease>)>;
 
-  // `changed` is told after each load and unload, on the lifecycle thread, without locks. `init_thread` runs first there.
+  // `changed` is told after each load and unload, on the lifecycle thread, without locks. `init_thread` runs
+  // first there.
   ModelManager(Options options, Load load, Estimate estimate, Metrics& metrics, std::function<void()> changed,
                std::function<void()> init_thread);
   // Waits for the load in progress, which is told to stop. REQUIRES: no lease lives.
   ~ModelManager();
 
-  // Calls `done` with a lease: on this thread at once if resident, else on the lifecycle thread. A waiter whose scope has
-  // ended gets its error; the load is dropped when nobody waits any more and it has not begun.
+  // Calls `done` with a lease: on this thread at once if resident, else on the lifecycle thread. A waiter
+  // whose scope has ended gets its error; the load is dropped when nobody waits any more and it has not
+  // begun.
   void Acquire(const CallScope& scope, const ModelRef& ref, Done done);
   // Out of the list now; leases keep theirs. NotFound if it is not loaded.
   Status Unload(const ModelRef& ref);

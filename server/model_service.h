@@ -12,9 +12,11 @@ class ModelService final : public v1::ModelService::CallbackService {
  public:
   ModelService(Backend& backend, ArtifactIndex& artifacts) : backend_(backend), artifacts_(artifacts) {}
 
-  grpc::ServerUnaryReactor* LoadModel(grpc::CallbackServerContext* context, const v1::LoadModelRequest* request,
+  grpc::ServerUnaryReactor* LoadModel(grpc::CallbackServerContext* context,
+                                      const v1::LoadModelRequest* request,
                                       v1::LoadedModel* response) override;
-  grpc::ServerUnaryReactor* UnloadModel(grpc::CallbackServerContext* context, const v1::UnloadModelRequest* request,
+  grpc::ServerUnaryReactor* UnloadModel(grpc::CallbackServerContext* context,
+                                        const v1::UnloadModelRequest* request,
                                         google::protobuf::Empty* response) override;
   grpc::ServerUnaryReactor* ListLoadedModels(grpc::CallbackServerContext* context,
                                              const v1::ListLoadedModelsRequest* request,

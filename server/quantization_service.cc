@@ -13,8 +13,8 @@ namespace {
 constexpr std::chrono::milliseconds kWatchSilence{10'000};
 constexpr std::chrono::minutes kLongestWait{10};
 
-Result<JobPage> ListJobs(Backend& backend, const std::string& filter, const std::string& order_by, int32_t page_size,
-                         const std::string& page_token) {
+Result<JobPage> ListJobs(Backend& backend, const std::string& filter, const std::string& order_by,
+                         int32_t page_size, const std::string& page_token) {
   JobQuery query;
   query.filter = AliasToName(filter);
   if (!order_by.empty()) query.order_by = order_by;
@@ -70,9 +70,11 @@ Status QuantizationService::DoQuantize(const CallScope& scope, const v1::Quantiz
   job.name = request.alias();
   job.labels.insert(request.labels().begin(), request.labels().end());
   if (!job.name.empty()) {
-    if (Status status = CheckAliasName(job.name); !status.ok()) return rpc::WithField(Annotate(status, "alias"), "alias");
+    if (Status status = CheckAliasName(job.name); !status.ok())
+      return rpc::WithField(Annotate(status, "alias"), "alias");
   }
-  if (Status status = CheckLabels(job.labels); !status.ok()) return rpc::WithField(Annotate(status, "labels"), "labels");
+  if (Status status = CheckLabels(job.labels); !status.ok())
+    return rpc::WithField(Annotate(status, "labels"), "labels");
   Result<QuantSpec> spec = backend_.compute.resolve_spec(RequestFrom(request.spec()), model.folder);
   if (!spec.ok()) {
     // Either a field of the spec, or something in the model's folder.
@@ -96,16 +98,19 @@ Status QuantizationService::DoQuantize(const CallScope& scope, const v1::Quantiz
   const Result<Created> created = backend_.jobs.Create(job, KeyOf("Quantize", request, request.request_id()));
   if (!created.ok()) return RequestIdError(created.status());
   if (!created->replayed)
-    Log(LogLevel::kInfo, "job_created", {{"job", created->job.id}, {"model", model.shown}, {"method", job.method}});
+    Log(LogLevel::kInfo, "job_created",
+        {{"job", created->job.id}, {"model", model.shown}, {"method", job.method}});
   response = OperationMessage(backend_, artifacts_, created->job);
   return OkStatus();
 }
 
 grpc::ServerUnaryReactor* QuantizationService::Quantize(grpc::CallbackServerContext* context,
-                                                        const v1::QuantizeRequest* request, Operation* response) {
-  return Run(backend_, *context, *request, request->request_id(), [this, request, response](rpc::UnaryCall& call) {
-    return DoQuantize(call.scope(), *request, *response);
-  });
+                                                        const v1::QuantizeRequest* request,
+                                                        Operation* response) {
+  return Run(backend_, *context, *request, request->request_id(),
+             [this, request, response](rpc::UnaryCall& call) {
+               return DoQuantize(call.scope(), *request, *response);
+             });
 }
 
 grpc::ServerUnaryReactor* QuantizationService::GetQuantizeJob(grpc::CallbackServerContext* context,
@@ -178,20 +183,22 @@ grpc::ServerWriteReactor<v1::WatchQuantizeJobResponse>* QuantizationService::Wat
     std::optional<std::stop_callback<std::function<void()>>> on_stop;
   };
   auto following = std::make_shared<Following>();
-  const uint64_t watch = watch_.Add(*id, kWatchSilence, [this, out, name, following](const Result<Job>& job) mutable {
-    if (!job.ok()) {
-      // The store is busy: the next look may do.
-      if (absl::IsUnavailable(job.status()) && rpc::Reason(job.status()) != rpc::kDraining) return !out.closed();
-      out.Finish(JobError(job.status(), name));
-      return false;
-    }
-    v1::WatchQuantizeJobResponse message;
-    *message.mutable_job() = Message(*job);
-    const bool final = IsTerminal(job->state);
-    const auto sent = final ? out.Send(std::move(message)) : out.TrySend(std::move(message));
-    if (sent == rpc::SendResult::kClosed || final) out.Finish(OkStatus());
-    return sent != rpc::SendResult::kClosed && !final;
-  });
+  const uint64_t watch =
+      watch_.Add(*id, kWatchSilence, [this, out, name, following](const Result<Job>& job) mutable {
+        if (!job.ok()) {
+          // The store is busy: the next look may do.
+          if (absl::IsUnavailable(job.status()) && rpc::Reason(job.status()) != rpc::kDraining)
+            return !out.closed();
+          out.Finish(JobError(job.status(), name));
+          return false;
+        }
+        v1::WatchQuantizeJobResponse message;
+        *message.mutable_job() = Message(*job);
+        const bool final = IsTerminal(job->state);
+        const auto sent = final ? out.Send(std::move(message)) : out.TrySend(std::move(message));
+        if (sent == rpc::SendResult::kClosed || final) out.Finish(OkStatus());
+        return sent != rpc::SendResult::kClosed && !final;
+      });
   following->on_stop.emplace(writer->info().scope.stop, [&watches = watch_, out, watch] {
     Writer::Handle call = out;  // the removal may destroy this function
     watches.Remove(watch);
@@ -200,23 +207,24 @@ grpc::ServerWriteReactor<v1::WatchQuantizeJobResponse>* QuantizationService::Wat
   return writer;
 }
 
-grpc::ServerUnaryReactor* OperationsService::ListOperations(grpc::CallbackServerContext* context,
-                                                            const google::longrunning::ListOperationsRequest* request,
-                                                            google::longrunning::ListOperationsResponse* response) {
+grpc::ServerUnaryReactor* OperationsService::ListOperations(
+    grpc::CallbackServerContext* context, const google::longrunning::ListOperationsRequest* request,
+    google::longrunning::ListOperationsResponse* response) {
   return Run(backend_, *context, *request, {}, [this, request, response](rpc::UnaryCall&) -> Status {
     if (!request->name().empty() && request->name() != "operations")
       return InvalidArgument("name: got ", Quoted(request->name()), ", want operations or nothing");
-    TEMPERA_ASSIGN(const JobPage page, ListJobs(backend_, request->filter(), {}, request->page_size(),
-                                                request->page_token()));
-    for (const Job& job : page.jobs) *response->add_operations() = OperationMessage(backend_, artifacts_, job);
+    TEMPERA_ASSIGN(const JobPage page,
+                   ListJobs(backend_, request->filter(), {}, request->page_size(), request->page_token()));
+    for (const Job& job : page.jobs)
+      *response->add_operations() = OperationMessage(backend_, artifacts_, job);
     response->set_next_page_token(page.next_page_token);
     return OkStatus();
   });
 }
 
-grpc::ServerUnaryReactor* OperationsService::GetOperation(grpc::CallbackServerContext* context,
-                                                          const google::longrunning::GetOperationRequest* request,
-                                                          Operation* response) {
+grpc::ServerUnaryReactor* OperationsService::GetOperation(
+    grpc::CallbackServerContext* context, const google::longrunning::GetOperationRequest* request,
+    Operation* response) {
   return Run(backend_, *context, *request, {}, [this, request, response](rpc::UnaryCall&) -> Status {
     TEMPERA_ASSIGN(const std::string id, OperationIdFrom(request->name()));
     const Result<Job> job = backend_.jobs.Get(id);
@@ -245,9 +253,9 @@ grpc::ServerUnaryReactor* OperationsService::CancelOperation(
   });
 }
 
-grpc::ServerUnaryReactor* OperationsService::WaitOperation(grpc::CallbackServerContext* context,
-                                                           const google::longrunning::WaitOperationRequest* request,
-                                                           Operation* response) {
+grpc::ServerUnaryReactor* OperationsService::WaitOperation(
+    grpc::CallbackServerContext* context, const google::longrunning::WaitOperationRequest* request,
+    Operation* response) {
   return RunAsync(backend_, *context, *request, {}, [this, request, response](rpc::UnaryCall& call) {
     using Clock = CallScope::Clock;
     const Result<std::string> id = OperationIdFrom(request->name());
@@ -262,7 +270,8 @@ grpc::ServerUnaryReactor* OperationsService::WaitOperation(grpc::CallbackServerC
         wait = std::chrono::milliseconds(timeout.seconds() * 1000 + timeout.nanos() / 1'000'000);
     }
     // A little before the call's own deadline, so that the answer still arrives.
-    const Clock::time_point end = std::min(Clock::now() + wait, call.scope().deadline - std::chrono::milliseconds(100));
+    const Clock::time_point end =
+        std::min(Clock::now() + wait, call.scope().deadline - std::chrono::milliseconds(100));
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now());
     // Looks at least once a second whether the caller is still there.
     watch_.Add(*id, std::clamp(left, std::chrono::milliseconds(1), std::chrono::milliseconds(1000)),

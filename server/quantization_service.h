@@ -40,7 +40,8 @@ class QuantizationService final : public v1::QuantizationService::CallbackServic
 
  private:
   v1::QuantizeJob Message(const Job& job) const;
-  Status DoQuantize(const CallScope& scope, const v1::QuantizeRequest& request, google::longrunning::Operation& response);
+  Status DoQuantize(const CallScope& scope, const v1::QuantizeRequest& request,
+                    google::longrunning::Operation& response);
 
   Backend& backend_;
   ArtifactIndex& artifacts_;

@@ -1,4 +1,5 @@
-// Whether the server can be sent work: the stores answer, what was to be loaded is loaded, and it does not drain.
+// Whether the server can be sent work: the stores answer, what was to be loaded is loaded, and it does not
+// drain.
 #pragma once
 
 #include <map>

@@ -11,7 +11,9 @@ namespace tempera {
 namespace fs = std::filesystem;
 namespace {
 
-bool IsHex(std::string_view text) { return text.find_first_not_of("0123456789abcdef") == std::string_view::npos; }
+bool IsHex(std::string_view text) {
+  return text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+}
 
 constexpr std::string_view kFolder = "artifacts/";
 constexpr std::string_view kFile = "file://";
@@ -46,7 +48,8 @@ std::string Quoted(const std::string& text) {
 }
 
 Result<ModelRef> Refs::ResolveModel(const std::string& text, const std::string& field) const {
-  if (text.empty()) return rpc::WithField(InvalidArgument(field, ": is empty, want an absolute path or file:///path"), field);
+  if (text.empty())
+    return rpc::WithField(InvalidArgument(field, ": is empty, want an absolute path or file:///path"), field);
   Result<fs::path> folder = ResolveModelFolder(text, model_roots);
   if (!folder.ok()) return PathError(folder.status(), field, text);
   ModelRef ref;
@@ -55,9 +58,11 @@ Result<ModelRef> Refs::ResolveModel(const std::string& text, const std::string& 
   return ref;
 }
 
-Result<std::string> Refs::ResolveArtifact(const CallScope& scope, const std::string& text, const std::string& field,
-                                          bool with_alias) const {
-  if (text.empty()) return rpc::WithField(InvalidArgument(field, ": is empty, want an artifact's id, prefix or alias"), field);
+Result<std::string> Refs::ResolveArtifact(const CallScope& scope, const std::string& text,
+                                          const std::string& field, bool with_alias) const {
+  if (text.empty())
+    return rpc::WithField(InvalidArgument(field, ": is empty, want an artifact's id, prefix or alias"),
+                          field);
   std::string id = text.starts_with(kFolder) ? text.substr(kFolder.size()) : text;
   const auto missing = [&](const Status& status) {
     return rpc::WithResource(rpc::WithReason(status, rpc::kArtifactNotFound), "artifact", text);
@@ -66,32 +71,43 @@ Result<std::string> Refs::ResolveArtifact(const CallScope& scope, const std::str
     Result<std::string> found = FindArtifact(scope, objects, id);
     if (found.ok()) return found;
     if (absl::IsNotFound(found.status()))
-      return missing(NotFound(field, ": no artifact ", id.size() == 64 ? "is" : "begins with", " ", Quoted(text)));
+      return missing(
+          NotFound(field, ": no artifact ", id.size() == 64 ? "is" : "begins with", " ", Quoted(text)));
     return absl::IsInvalidArgument(found.status()) ? rpc::WithField(Annotate(found.status(), field), field)
                                                    : found.status();
   }
   if (text.starts_with(kFolder))
-    return rpc::WithField(InvalidArgument(field, ": got ", Quoted(text), ", want artifacts/ and 12 to 64 lower-case "
-                                          "hexadecimal digits"), field);
+    return rpc::WithField(InvalidArgument(field, ": got ", Quoted(text),
+                                          ", want artifacts/ and 12 to 64 lower-case "
+                                          "hexadecimal digits"),
+                          field);
   if (!with_alias)
-    return rpc::WithField(InvalidArgument(field, ": got ", Quoted(text), ", want 12 to 64 lower-case hexadecimal "
-                                          "digits; an alias may have moved"), field);
+    return rpc::WithField(InvalidArgument(field, ": got ", Quoted(text),
+                                          ", want 12 to 64 lower-case hexadecimal "
+                                          "digits; an alias may have moved"),
+                          field);
   if (Status status = CheckAliasName(text); !status.ok())
-    return rpc::WithField(InvalidArgument(field, ": got ", Quoted(text), ", want an artifact's id, a prefix of at least "
-                                          "12 digits, or an alias"), field);
+    return rpc::WithField(InvalidArgument(field, ": got ", Quoted(text),
+                                          ", want an artifact's id, a prefix of at least "
+                                          "12 digits, or an alias"),
+                          field);
   Result<Alias> alias = jobs.GetAlias(text);
   if (alias.ok()) return alias->artifact_id;
   if (!absl::IsNotFound(alias.status())) return alias.status();
-  return rpc::WithResource(rpc::WithReason(NotFound(field, ": no alias ", Quoted(text)), rpc::kAliasNotFound), "alias",
-                           text);
+  return rpc::WithResource(rpc::WithReason(NotFound(field, ": no alias ", Quoted(text)), rpc::kAliasNotFound),
+                           "alias", text);
 }
 
-Result<ModelRef> Refs::Resolve(const CallScope& scope, const std::string& text, const std::string& field) const {
+Result<ModelRef> Refs::Resolve(const CallScope& scope, const std::string& text,
+                               const std::string& field) const {
   if (text.empty())
-    return rpc::WithField(InvalidArgument(field, ": is empty, want an artifact's id, an alias or a model's folder"), field);
+    return rpc::WithField(
+        InvalidArgument(field, ": is empty, want an artifact's id, an alias or a model's folder"), field);
   if (text.starts_with('/') || text.starts_with(kFile)) return ResolveModel(text, field);
   if (text.find("://") != std::string::npos)
-    return rpc::WithField(InvalidArgument(field, ": got ", Quoted(text), ", want file:///path: other stores are not served"), field);
+    return rpc::WithField(
+        InvalidArgument(field, ": got ", Quoted(text), ", want file:///path: other stores are not served"),
+        field);
 
   const bool is_id = text.starts_with(kFolder) || (IsHex(text) && text.size() >= 12 && text.size() <= 64);
   const bool may_be_alias = !is_id && CheckAliasName(text).ok();
@@ -108,10 +124,13 @@ Result<ModelRef> Refs::Resolve(const CallScope& scope, const std::string& text, 
     if (ref.ok()) return ref;
   }
   if (!missing.ok())
-    return rpc::WithResource(rpc::WithReason(NotFound(field, ": no alias and no model ", Quoted(text)), rpc::kAliasNotFound),
-                             "alias", text);
-  return rpc::WithResource(rpc::WithReason(NotFound(field, ": no model ", Quoted(text), " under the served roots"),
-                                           rpc::kModelNotFound), "model", text);
+    return rpc::WithResource(
+        rpc::WithReason(NotFound(field, ": no alias and no model ", Quoted(text)), rpc::kAliasNotFound),
+        "alias", text);
+  return rpc::WithResource(
+      rpc::WithReason(NotFound(field, ": no model ", Quoted(text), " under the served roots"),
+                      rpc::kModelNotFound),
+      "model", text);
 }
 
 }  // namespace tempera

@@ -27,8 +27,8 @@ struct Refs {
   // `field` names the request's field in errors: InvalidArgument, NotFound, PermissionDenied.
   Result<ModelRef> Resolve(const CallScope& scope, const std::string& text, const std::string& field) const;
   // An artifact's id, from the same text without paths. `with_alias` false refuses aliases.
-  Result<std::string> ResolveArtifact(const CallScope& scope, const std::string& text, const std::string& field,
-                                      bool with_alias = true) const;
+  Result<std::string> ResolveArtifact(const CallScope& scope, const std::string& text,
+                                      const std::string& field, bool with_alias = true) const;
   // A model's folder: an absolute path or file:///path.
   Result<ModelRef> ResolveModel(const std::string& text, const std::string& field) const;
 };

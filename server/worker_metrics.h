@@ -21,7 +21,9 @@ class WorkerMetrics final : public AgentObserver {
     if (held) OnHeartbeat();
     metrics_.worker_leases.Set(held ? 1 : 0, kKind);
   }
-  void OnLeasesExpired(int64_t count) override { metrics_.worker_lease_expired.Add(static_cast<double>(count), kKind); }
+  void OnLeasesExpired(int64_t count) override {
+    metrics_.worker_lease_expired.Add(static_cast<double>(count), kKind);
+  }
   void OnHeartbeat() override {
     metrics_.worker_heartbeat.Set(
         std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(), kKind);
@@ -29,7 +31,9 @@ class WorkerMetrics final : public AgentObserver {
   void OnProgress(const std::string& job_id, double fraction) override {
     metrics_.job_progress.Set(fraction, job_id);
   }
-  void OnStage(const std::string& stage, double seconds) override { metrics_.job_stage_seconds.Observe(seconds, stage); }
+  void OnStage(const std::string& stage, double seconds) override {
+    metrics_.job_stage_seconds.Observe(seconds, stage);
+  }
   void OnLeft(const std::string& job_id, const std::string& method, JobState state, double seconds) override {
     metrics_.job_progress.RemoveWhere("job", job_id);
     if (!IsTerminal(state)) return;

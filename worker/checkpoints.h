@@ -1,4 +1,5 @@
-// Checkpoints of a job: named tensors in files that appear whole and are believed only if they are of this very job.
+// Checkpoints of a job: named tensors in files that appear whole and are believed only if they are of this
+// very job.
 #pragma once
 
 #include <filesystem>
@@ -14,10 +15,12 @@ namespace tempera {
 class Checkpoints {
  public:
   // `fingerprint` stands for model, spec and build: a file with another one is as good as none.
-  Checkpoints(std::filesystem::path folder, std::string fingerprint) : folder_(std::move(folder)), fingerprint_(std::move(fingerprint)) {}
+  Checkpoints(std::filesystem::path folder, std::string fingerprint)
+      : folder_(std::move(folder)), fingerprint_(std::move(fingerprint)) {}
 
   Status Save(const std::string& name, const nn::TensorMap& tensors) const;
-  // A finder over the file's tensors; NotFound if there is none, or it is damaged or of another job (it is removed).
+  // A finder over the file's tensors; NotFound if there is none, or it is damaged or of another job (it is
+  // removed).
   Result<nn::TensorFinder> Load(const std::string& name) const;
 
  private:

@@ -1,4 +1,5 @@
-// What an artifact is worth: pictures against full precision at equal seeds, temporal features, layers, bytes.
+// What an artifact is worth: pictures against full precision at equal seeds, temporal features, layers,
+// bytes.
 #pragma once
 
 #include <filesystem>
@@ -21,43 +22,45 @@ struct MethodOutcome {
   QuantSpec spec;
   FeatureTable exact, used;
   std::vector<LayerError> layers;
-  Selection selection;                       // empty for a method without one
-  std::shared_ptr<const Engine> engine;      // the packed artifact, as it will be served
+  Selection selection;                   // empty for a method without one
+  std::shared_ptr<const Engine> engine;  // the packed artifact, as it will be served
 };
 
 // The pictures of an evaluation: pair i is seed i, class i modulo classes.
 struct PaintedPairs {
   std::vector<PicturePair> pairs;
   std::vector<Picture> pictures;
-  std::vector<double> step_milliseconds;     // of every step painted
+  std::vector<double> step_milliseconds;  // of every step painted
 };
 using CountProgress = std::function<void(int64_t done, int64_t total)>;
-Result<PaintedPairs> PaintPairs(const CallScope& scope, const Engine& engine, const QuantSpec& spec, int64_t count, Lanes& lanes,
-                                const CountProgress& progress);
+Result<PaintedPairs> PaintPairs(const CallScope& scope, const Engine& engine, const QuantSpec& spec,
+                                int64_t count, Lanes& lanes, const CountProgress& progress);
 
 // Per-step errors by block group, and whether time is mistaken.
-TemporalErrors MeasureTemporal(const Denoiser& network, const std::vector<std::string>& groups, const FeatureTable& exact,
-                               const FeatureTable& used);
+TemporalErrors MeasureTemporal(const Denoiser& network, const std::vector<std::string>& groups,
+                               const FeatureTable& exact, const FeatureTable& used);
 
 // One method's figures. `features` may be null; `why_none` says why then.
-Result<MethodResult> ScoreMethod(const CallScope& scope, const QuantSpec& spec, TemporalErrors temporal, const PaintedPairs& full,
-                                 const PaintedPairs& painted, const FeatureExtractor* features, const std::string& why_none,
-                                 Lanes& lanes);
+Result<MethodResult> ScoreMethod(const CallScope& scope, const QuantSpec& spec, TemporalErrors temporal,
+                                 const PaintedPairs& full, const PaintedPairs& painted,
+                                 const FeatureExtractor* features, const std::string& why_none, Lanes& lanes);
 
 // Distance and accuracy of a set of pictures.
 struct FeatureScores {
   Score distance, accuracy;
 };
-Result<FeatureScores> ScoreFeatures(const CallScope& scope, const PaintedPairs& painted, const FeatureExtractor* features,
-                                    const std::string& why_none, Lanes& lanes);
+Result<FeatureScores> ScoreFeatures(const CallScope& scope, const PaintedPairs& painted,
+                                    const FeatureExtractor* features, const std::string& why_none,
+                                    Lanes& lanes);
 
-// Pictures of the first pairs, at most ten, as PNG files under folder/pictures: full precision, each method, and the
-// amplified difference.
+// Pictures of the first pairs, at most ten, as PNG files under folder/pictures: full precision, each method,
+// and the amplified difference.
 Result<SampleFacts> WriteSamples(const std::filesystem::path& folder, const PaintedPairs& full,
                                  const std::vector<std::pair<std::string, const PaintedPairs*>>& methods);
 
 // Bytes by kind of tensor, from the names that slot_io and features_io give.
-ByteFacts CountBytes(const Denoiser& network, const nn::TensorMap& weights, const nn::TensorMap& tables, const nn::TensorMap& reference);
+ByteFacts CountBytes(const Denoiser& network, const nn::TensorMap& weights, const nn::TensorMap& tables,
+                     const nn::TensorMap& reference);
 
 // Processor, memory and the rest of measurements.machine.
 MachineFacts DescribeMachine(int64_t threads);

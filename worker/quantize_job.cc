@@ -218,7 +218,8 @@ Result<Manifest> DescribeArtifact(const Job& job, const QuantSpec& spec, const Q
   return m;
 }
 
-// Expected error per timestep bin and block group: against the reference as serving loads it, over steps and classes.
+// Expected error per timestep bin and block group: against the reference as serving loads it, over steps and
+// classes.
 Result<Json> Baseline(const Job& job, const Quantized& q, const std::filesystem::path& folder) {
   const Denoiser& network = q.quantizer->network();
   const Scheduler& scheduler = q.quantizer->scheduler();
@@ -418,10 +419,11 @@ Result<QuantizeJobOutput> Run(const Job& job) {
   evaluation.full_precision = {.frechet_distance = of_original.distance,
                                .class_accuracy = of_original.accuracy};
   if (scorer != nullptr)
-    evaluation.feature_network = FeatureNetwork{.metric = features->info().metric,
-                                                .dimension = features->info().dimension,
-                                                .pictures = count,
-                                                .against = Cat(features->info().real_pictures, " real pictures")};
+    evaluation.feature_network =
+        FeatureNetwork{.metric = features->info().metric,
+                       .dimension = features->info().dimension,
+                       .pictures = count,
+                       .against = Cat(features->info().real_pictures, " real pictures")};
   TEMPERA_ASSIGN(
       MethodResult own_result,
       ScoreMethod(job.scope, spec,

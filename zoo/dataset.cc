@@ -32,7 +32,8 @@ Result<Dataset> LoadFashion(const std::filesystem::path& folder, const std::stri
   TEMPERA_ASSIGN(const std::vector<uint8_t> images, ReadGzip(folder / (split + "-images-idx3-ubyte.gz")));
   TEMPERA_ASSIGN(const std::vector<uint8_t> labels, ReadGzip(folder / (split + "-labels-idx1-ubyte.gz")));
   // IDX: magic 0x803 (three dimensions of bytes) and 0x801, then the sizes, big-endian.
-  if (images.size() < 16 || BigEndian(images, 0) != 0x803 || labels.size() < 8 || BigEndian(labels, 0) != 0x801)
+  if (images.size() < 16 || BigEndian(images, 0) != 0x803 || labels.size() < 8 ||
+      BigEndian(labels, 0) != 0x801)
     return DataLoss(split, ": not IDX files of bytes");
   const int64_t count = BigEndian(images, 4), height = BigEndian(images, 8), width = BigEndian(images, 12);
   if (height != 28 || width != 28 || static_cast<int64_t>(images.size()) != 16 + count * 784 ||

@@ -76,7 +76,8 @@ Status SaveTensors(const std::filesystem::path& file, const std::map<std::string
   return WriteFileAtomic(file, SafetensorsBytes(std::move(out)), file.filename().string());
 }
 
-Status Trainer::Save(const std::filesystem::path& file, const std::map<std::string, at::Tensor>& extra) const {
+Status Trainer::Save(const std::filesystem::path& file,
+                     const std::map<std::string, at::Tensor>& extra) const {
   std::map<std::string, at::Tensor> all;
   for (const auto& [name, p] : parameters_) {
     all["parameter/" + name] = p;
@@ -94,7 +95,8 @@ Result<std::map<std::string, at::Tensor>> Trainer::Load(const std::filesystem::p
   const at::NoGradGuard guard;
   const auto read = [&](const std::string& name, at::Tensor into) -> Status {
     TEMPERA_ASSIGN(const TensorView view, source->Find(name));
-    if (view.shape != into.sizes().vec()) return InvalidArgument(file.filename().string(), ": tensor ", name, ": wrong shape");
+    if (view.shape != into.sizes().vec())
+      return InvalidArgument(file.filename().string(), ": tensor ", name, ": wrong shape");
     into.copy_(nn::ToTensor(view));
     return OkStatus();
   };

@@ -19,9 +19,9 @@ struct TrainerOptions {
   int64_t warmup_steps = 200;
   int64_t total_steps = 10000;
   double weight_decay = 0.0;
-  double ema_decay = 0.9995;    // reached by (1 + n) / (10 + n)
-  double clip_norm = 1.0;       // of the whole gradient
-  int shards = 2;               // a step's batch is cut into so many, whatever the number of threads
+  double ema_decay = 0.9995;  // reached by (1 + n) / (10 + n)
+  double clip_norm = 1.0;     // of the whole gradient
+  int shards = 2;             // a step's batch is cut into so many, whatever the number of threads
 };
 
 // Thread-compatible; shards of a step run on the lanes.

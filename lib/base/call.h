@@ -15,8 +15,8 @@ struct CallScope {
   std::stop_token stop;
   Clock::time_point deadline = Clock::time_point::max();
 
-  // Call before each denoising step, reconstruction iteration and file: the longest gap between two calls is the
-  // longest that a cancel can take (docs/architecture.md lists the gaps).
+  // Call before each denoising step, reconstruction iteration and file: the longest gap between two calls is
+  // the longest that a cancel can take (docs/architecture.md lists the gaps).
   Status Check() const {
     if (stop.stop_requested()) return absl::CancelledError("cancelled by the caller");
     if (Clock::now() >= deadline) return absl::DeadlineExceededError("deadline passed");

@@ -20,7 +20,8 @@ struct Sha256::State {
 };
 
 Sha256::Sha256() : state_(std::make_unique<State>()) {
-  TEMPERA_CHECK(state_->ctx != nullptr && EVP_DigestInit_ex(state_->ctx, EVP_sha256(), nullptr) == 1, "sha256");
+  TEMPERA_CHECK(state_->ctx != nullptr && EVP_DigestInit_ex(state_->ctx, EVP_sha256(), nullptr) == 1,
+                "sha256");
 }
 Sha256::~Sha256() = default;
 
@@ -132,7 +133,8 @@ Result<std::string> ReadFile(const fs::path& path, std::string_view label, uint6
 
 Status WriteFileAtomic(const fs::path& path, std::string_view bytes, std::string_view label) {
   static std::atomic<uint64_t> counter{0};
-  const fs::path temporary = path.parent_path() / Cat(".", path.filename().string(), ".", ::getpid(), ".", counter++, ".tmp");
+  const fs::path temporary =
+      path.parent_path() / Cat(".", path.filename().string(), ".", ::getpid(), ".", counter++, ".tmp");
   const auto fail = [&](int error, std::string_view action) {
     ::unlink(temporary.c_str());
     return FileError(error, action, label);
@@ -174,13 +176,15 @@ Result<fs::path> ResolveUnder(const std::string& path, std::span<const fs::path>
     }
     return false;
   };
-  // A path that lies outside is refused in the same words whether it exists or not: existence is not disclosed.
+  // A path that lies outside is refused in the same words whether it exists or not: existence is not
+  // disclosed.
   const fs::path weak = fs::weakly_canonical(path, error);
   if (error || !inside(weak))
     return PermissionDenied("path \"", path, "\": outside of the served roots (--model-root)");
   const fs::path real = fs::canonical(path, error);
   if (error) return NotFound("path \"", path, "\": does not exist");
-  if (!inside(real)) return PermissionDenied("path \"", path, "\": outside of the served roots (--model-root)");
+  if (!inside(real))
+    return PermissionDenied("path \"", path, "\": outside of the served roots (--model-root)");
   return real;
 }
 

@@ -35,7 +35,8 @@ Result<std::string> Sha256File(const std::filesystem::path& path, std::string_vi
 // A read-only memory map of a whole file; an empty file maps to no bytes. Immutable, shareable.
 class MappedFile {
  public:
-  static Result<std::shared_ptr<const MappedFile>> Open(const std::filesystem::path& path, std::string_view label);
+  static Result<std::shared_ptr<const MappedFile>> Open(const std::filesystem::path& path,
+                                                        std::string_view label);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
@@ -47,12 +48,13 @@ class MappedFile {
   size_t size_ = 0;
 };
 
-// `label` names the file in errors (a name relative to its root: errors reach clients). At most `limit` bytes.
+// `label` names the file in errors (a name relative to its root: errors reach clients). At most `limit`
+// bytes.
 Result<std::string> ReadFile(const std::filesystem::path& path, std::string_view label,
                              uint64_t limit = 1ull << 30);
 
-// Writes to a temporary name beside the target, syncs, renames: readers see the old file or the new one. A full disk
-// is ResourceExhausted and leaves nothing behind.
+// Writes to a temporary name beside the target, syncs, renames: readers see the old file or the new one. A
+// full disk is ResourceExhausted and leaves nothing behind.
 Status WriteFileAtomic(const std::filesystem::path& path, std::string_view bytes, std::string_view label);
 
 Status MakeFolders(const std::filesystem::path& path, std::string_view label);
@@ -60,8 +62,9 @@ Status MakeFolders(const std::filesystem::path& path, std::string_view label);
 // Maps an errno of a file operation to a Status that names `label`.
 Status FileError(int error, std::string_view action, std::string_view label);
 
-// The real path of `path` if it exists and lies inside one of `roots` (symlinks resolved), else PermissionDenied or
-// NotFound. Errors name the path as the caller gave it.
-Result<std::filesystem::path> ResolveUnder(const std::string& path, std::span<const std::filesystem::path> roots);
+// The real path of `path` if it exists and lies inside one of `roots` (symlinks resolved), else
+// PermissionDenied or NotFound. Errors name the path as the caller gave it.
+Result<std::filesystem::path> ResolveUnder(const std::string& path,
+                                           std::span<const std::filesystem::path> roots);
 
 }  // namespace tempera

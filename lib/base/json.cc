@@ -72,10 +72,13 @@ Result<Json> ParseJson(std::string_view text, std::string_view label) {
   return value;
 }
 
-std::string CanonicalJson(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace); }
+std::string CanonicalJson(const Json& value) {
+  return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
 
 Fields::Fields(const Json& object, std::string label) : object_(object), label_(std::move(label)) {
-  if (!object_.is_object()) status_ = InvalidArgument(label_, ": got ", Shown(object_), ", want a JSON object");
+  if (!object_.is_object())
+    status_ = InvalidArgument(label_, ": got ", Shown(object_), ", want a JSON object");
 }
 
 void Fields::Fail(std::string_view key, std::string_view what) {
@@ -161,7 +164,8 @@ void Fields::Ignore(std::initializer_list<const char*> keys) { known_.insert(key
 Status Fields::Finish() {
   TEMPERA_TRY(status_);
   for (const auto& [key, value] : object_.items())
-    if (!known_.contains(key)) return InvalidArgument(label_, ": ", key, " is not supported, got ", Shown(value));
+    if (!known_.contains(key))
+      return InvalidArgument(label_, ": ", key, " is not supported, got ", Shown(value));
   return OkStatus();
 }
 

@@ -15,15 +15,15 @@ namespace tempera {
 
 using Json = nlohmann::json;
 
-// Parses strictly: no comments, no repeated key in an object, no NaN or infinity, at most 64 levels deep. `label` names
-// the text in errors (InvalidArgument).
+// Parses strictly: no comments, no repeated key in an object, no NaN or infinity, at most 64 levels deep.
+// `label` names the text in errors (InvalidArgument).
 Result<Json> ParseJson(std::string_view text, std::string_view label);
 
 // Keys sorted, no white space, doubles in shortest round-trip form: the same value gives the same bytes.
 std::string CanonicalJson(const Json& value);
 
-// Reads the fields of one JSON object, keeping the first error. A missing key or a null leaves the target as it is,
-// unless the target must be there.
+// Reads the fields of one JSON object, keeping the first error. A missing key or a null leaves the target as
+// it is, unless the target must be there.
 //
 //   Fields f(config, "unet/config.json");
 //   f.Get("in_channels", c.in_channels);
@@ -34,8 +34,8 @@ class Fields {
  public:
   Fields(const Json& object, std::string label);
 
-  // Targets: bool, int64_t, int, double, std::string, std::vector of int64_t, double, bool or std::string, and
-  // std::optional of these. True if the key was there with a value.
+  // Targets: bool, int64_t, int, double, std::string, std::vector of int64_t, double, bool or std::string,
+  // and std::optional of these. True if the key was there with a value.
   bool Get(const char* key, bool& out);
   bool Get(const char* key, int64_t& out);
   bool Get(const char* key, int& out);

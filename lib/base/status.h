@@ -27,26 +27,44 @@ std::string Cat(const Parts&... parts) {
 
 inline Status OkStatus() { return absl::OkStatus(); }
 
-// One function a code, taking the parts of the text. Texts read `<object>: <what>, got <x>, want <y>`: no trailing
-// period and no absolute path, for they reach clients.
+// One function a code, taking the parts of the text. Texts read `<object>: <what>, got <x>, want <y>`: no
+// trailing period and no absolute path, for they reach clients.
 template <typename... P>
-Status InvalidArgument(const P&... parts) { return absl::InvalidArgumentError(Cat(parts...)); }
+Status InvalidArgument(const P&... parts) {
+  return absl::InvalidArgumentError(Cat(parts...));
+}
 template <typename... P>
-Status NotFound(const P&... parts) { return absl::NotFoundError(Cat(parts...)); }
+Status NotFound(const P&... parts) {
+  return absl::NotFoundError(Cat(parts...));
+}
 template <typename... P>
-Status FailedPrecondition(const P&... parts) { return absl::FailedPreconditionError(Cat(parts...)); }
+Status FailedPrecondition(const P&... parts) {
+  return absl::FailedPreconditionError(Cat(parts...));
+}
 template <typename... P>
-Status AlreadyExists(const P&... parts) { return absl::AlreadyExistsError(Cat(parts...)); }
+Status AlreadyExists(const P&... parts) {
+  return absl::AlreadyExistsError(Cat(parts...));
+}
 template <typename... P>
-Status DataLoss(const P&... parts) { return absl::DataLossError(Cat(parts...)); }
+Status DataLoss(const P&... parts) {
+  return absl::DataLossError(Cat(parts...));
+}
 template <typename... P>
-Status Internal(const P&... parts) { return absl::InternalError(Cat(parts...)); }
+Status Internal(const P&... parts) {
+  return absl::InternalError(Cat(parts...));
+}
 template <typename... P>
-Status Unavailable(const P&... parts) { return absl::UnavailableError(Cat(parts...)); }
+Status Unavailable(const P&... parts) {
+  return absl::UnavailableError(Cat(parts...));
+}
 template <typename... P>
-Status ResourceExhausted(const P&... parts) { return absl::ResourceExhaustedError(Cat(parts...)); }
+Status ResourceExhausted(const P&... parts) {
+  return absl::ResourceExhaustedError(Cat(parts...));
+}
 template <typename... P>
-Status PermissionDenied(const P&... parts) { return absl::PermissionDeniedError(Cat(parts...)); }
+Status PermissionDenied(const P&... parts) {
+  return absl::PermissionDeniedError(Cat(parts...));
+}
 
 // The same code with context before the text.
 template <typename... P>
@@ -75,11 +93,11 @@ inline std::string Message(const Status& status) { return std::string(status.mes
   decl = *std::move(tmp)
 
 // A broken promise of our own code. Never for input, files or peers.
-#define TEMPERA_CHECK(cond, what)                                                                  \
-  do {                                                                                             \
-    if (!(cond)) [[unlikely]] {                                                                    \
-      std::fprintf(stderr, "%s:%d: check failed: %s: %s\n", __FILE__, __LINE__, #cond,             \
-                   std::string(what).c_str());                                                     \
-      std::abort();                                                                                \
-    }                                                                                              \
+#define TEMPERA_CHECK(cond, what)                                                      \
+  do {                                                                                 \
+    if (!(cond)) [[unlikely]] {                                                        \
+      std::fprintf(stderr, "%s:%d: check failed: %s: %s\n", __FILE__, __LINE__, #cond, \
+                   std::string(what).c_str());                                         \
+      std::abort();                                                                    \
+    }                                                                                  \
   } while (false)

@@ -78,16 +78,18 @@ struct MetricFamilyBase::State {
   }
 };
 
-MetricFamilyBase::MetricFamilyBase(MetricRegistry& registry, FamilyInfo info) : state_(std::make_unique<State>()) {
+MetricFamilyBase::MetricFamilyBase(MetricRegistry& registry, FamilyInfo info)
+    : state_(std::make_unique<State>()) {
   state_->info = std::move(info);
   prometheus::Registry& target = registry.state_->registry;
   switch (state_->info.kind) {
     case MetricKind::kCounter:
-      state_->kind = State::Kind<prometheus::Counter>{
-          &Register(prometheus::BuildCounter(), state_->info, target), {}};
+      state_->kind =
+          State::Kind<prometheus::Counter>{&Register(prometheus::BuildCounter(), state_->info, target), {}};
       break;
     case MetricKind::kGauge:
-      state_->kind = State::Kind<prometheus::Gauge>{&Register(prometheus::BuildGauge(), state_->info, target), {}};
+      state_->kind =
+          State::Kind<prometheus::Gauge>{&Register(prometheus::BuildGauge(), state_->info, target), {}};
       break;
     case MetricKind::kHistogram:
       state_->kind = State::Kind<prometheus::Histogram>{
@@ -153,7 +155,8 @@ void MetricFamilyBase::RemoveWhere(std::string_view label, std::string_view valu
 void MetricFamilyBase::RemoveWhere(std::string_view label, std::string_view value, std::string_view label2,
                                    std::string_view value2) {
   const size_t index = state_->LabelIndex(label), index2 = state_->LabelIndex(label2);
-  state_->Remove([&](const std::vector<std::string>& key) { return key[index] == value && key[index2] == value2; });
+  state_->Remove(
+      [&](const std::vector<std::string>& key) { return key[index] == value && key[index2] == value2; });
 }
 
 int64_t MetricFamilyBase::series() const {

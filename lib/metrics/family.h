@@ -24,8 +24,8 @@ struct FamilyInfo {
   std::vector<double> buckets;  // histograms only
 };
 
-// One family: a series for each combination of label values that was ever touched. Every operation runs under the
-// family's own lock, so that a series may be removed while others write. Thread-safe.
+// One family: a series for each combination of label values that was ever touched. Every operation runs under
+// the family's own lock, so that a series may be removed while others write. Thread-safe.
 class MetricFamilyBase {
  public:
   MetricFamilyBase(MetricRegistry& registry, FamilyInfo info);
@@ -37,7 +37,8 @@ class MetricFamilyBase {
   // Removes every series whose label `label` has this value. REQUIRES: the family has the label.
   void RemoveWhere(std::string_view label, std::string_view value);
   // Removes every series for which both labels match. REQUIRES: the family has both.
-  void RemoveWhere(std::string_view label, std::string_view value, std::string_view label2, std::string_view value2);
+  void RemoveWhere(std::string_view label, std::string_view value, std::string_view label2,
+                   std::string_view value2);
   int64_t series() const;
 
  protected:
@@ -58,15 +59,13 @@ class LabelledFamily : public MetricFamilyBase {
  public:
   LabelledFamily(MetricRegistry& registry, MetricKind kind, std::string name, std::string help,
                  std::array<const char*, N> labels, std::vector<double> buckets = {})
-      : MetricFamilyBase(registry, {kind, std::move(name), std::move(help), {labels.begin(), labels.end()},
-                                    std::move(buckets)}) {}
+      : MetricFamilyBase(
+            registry,
+            {kind, std::move(name), std::move(help), {labels.begin(), labels.end()}, std::move(buckets)}) {}
 
   // Makes the series, at zero, if it is not there.
   template <LabelValues... L>
-    requires(sizeof...(L) == N)
-  void Touch(const L&... labels) {
-    Call(Op::kTouch, 0, labels...);
-  }
+  requires(sizeof...(L) == N) void Touch(const L&... labels) { Call(Op::kTouch, 0, labels...); }
 
  protected:
   template <typename... L>
@@ -79,18 +78,17 @@ class LabelledFamily : public MetricFamilyBase {
 template <size_t N>
 class CounterFamily : public LabelledFamily<N> {
  public:
-  CounterFamily(MetricRegistry& registry, std::string name, std::string help, std::array<const char*, N> labels = {})
+  CounterFamily(MetricRegistry& registry, std::string name, std::string help,
+                std::array<const char*, N> labels = {})
       : LabelledFamily<N>(registry, MetricKind::kCounter, std::move(name), std::move(help), labels) {}
   // REQUIRES: by >= 0.
   template <LabelValues... L>
-    requires(sizeof...(L) == N)
-  void Add(double by, const L&... labels) {
+  requires(sizeof...(L) == N) void Add(double by, const L&... labels) {
     this->Call(MetricFamilyBase::Op::kAdd, by, labels...);
   }
   // The value now, 0 where the series is not there.
   template <LabelValues... L>
-    requires(sizeof...(L) == N)
-  double Value(const L&... labels) const {
+  requires(sizeof...(L) == N) double Value(const L&... labels) const {
     const std::array<std::string_view, N> values{std::string_view(labels)...};
     return this->Read(values.data(), N);
   }
@@ -99,21 +97,19 @@ class CounterFamily : public LabelledFamily<N> {
 template <size_t N>
 class GaugeFamily : public LabelledFamily<N> {
  public:
-  GaugeFamily(MetricRegistry& registry, std::string name, std::string help, std::array<const char*, N> labels = {})
+  GaugeFamily(MetricRegistry& registry, std::string name, std::string help,
+              std::array<const char*, N> labels = {})
       : LabelledFamily<N>(registry, MetricKind::kGauge, std::move(name), std::move(help), labels) {}
   template <LabelValues... L>
-    requires(sizeof...(L) == N)
-  void Set(double value, const L&... labels) {
+  requires(sizeof...(L) == N) void Set(double value, const L&... labels) {
     this->Call(MetricFamilyBase::Op::kSet, value, labels...);
   }
   template <LabelValues... L>
-    requires(sizeof...(L) == N)
-  void Add(double by, const L&... labels) {
+  requires(sizeof...(L) == N) void Add(double by, const L&... labels) {
     this->Call(MetricFamilyBase::Op::kAdd, by, labels...);
   }
   template <LabelValues... L>
-    requires(sizeof...(L) == N)
-  double Value(const L&... labels) const {
+  requires(sizeof...(L) == N) double Value(const L&... labels) const {
     const std::array<std::string_view, N> values{std::string_view(labels)...};
     return this->Read(values.data(), N);
   }
@@ -122,19 +118,17 @@ class GaugeFamily : public LabelledFamily<N> {
 template <size_t N>
 class HistogramFamily : public LabelledFamily<N> {
  public:
-  HistogramFamily(MetricRegistry& registry, std::string name, std::string help, std::array<const char*, N> labels,
-                  std::vector<double> buckets)
+  HistogramFamily(MetricRegistry& registry, std::string name, std::string help,
+                  std::array<const char*, N> labels, std::vector<double> buckets)
       : LabelledFamily<N>(registry, MetricKind::kHistogram, std::move(name), std::move(help), labels,
                           std::move(buckets)) {}
   template <LabelValues... L>
-    requires(sizeof...(L) == N)
-  void Observe(double value, const L&... labels) {
+  requires(sizeof...(L) == N) void Observe(double value, const L&... labels) {
     this->Call(MetricFamilyBase::Op::kObserve, value, labels...);
   }
   // How many values were observed.
   template <LabelValues... L>
-    requires(sizeof...(L) == N)
-  double Count(const L&... labels) const {
+  requires(sizeof...(L) == N) double Count(const L&... labels) const {
     const std::array<std::string_view, N> values{std::string_view(labels)...};
     return this->Read(values.data(), N);
   }

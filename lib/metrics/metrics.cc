@@ -32,7 +32,9 @@ double ResidentBytes() {
 double CpuSeconds() {
   rusage use{};
   ::getrusage(RUSAGE_SELF, &use);
-  const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec); };
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+  };
   return seconds(use.ru_utime) + seconds(use.ru_stime);
 }
 
@@ -49,7 +51,9 @@ Metrics::Metrics(const BuildInfo& build) {
       std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count());
   memory_budget_bytes.Set(0);
   memory_used_bytes.Set(0);
-  for (const char* state : {"queued", "running", "cancelling", "succeeded", "failed", "cancelled", "rejected"}) jobs.Touch(state);
+  for (const char* state :
+       {"queued", "running", "cancelling", "succeeded", "failed", "cancelled", "rejected"})
+    jobs.Touch(state);
   worker_leases.Touch("embedded");
   worker_lease_expired.Touch("embedded");
   for (const char* op : {"get", "put", "list", "delete"}) {
@@ -80,8 +84,8 @@ std::string Metrics::Text() {
 void Metrics::RemoveArtifact(std::string_view model, std::string_view artifact) {
   for (MetricFamilyBase* family : std::initializer_list<MetricFamilyBase*>{
            &generation_seconds, &step_seconds, &temporal_error, &temporal_error_baseline, &temporal_error_low,
-           &temporal_error_high, &cache_bytes,
-           &cache_entries, &model_loaded, &model_bytes, &model_load_seconds})
+           &temporal_error_high, &cache_bytes, &cache_entries, &model_loaded, &model_bytes,
+           &model_load_seconds})
     family->RemoveWhere("model", model, "artifact", artifact);
 }
 

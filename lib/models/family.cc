@@ -38,12 +38,14 @@ at::Tensor Denoiser::Forward(nn::ForwardContext& ctx, const at::Tensor& x) const
     for (const int value : unit.inputs) inputs.push_back(values[static_cast<size_t>(value)]);
     values[static_cast<size_t>(unit.output)] = unit.run(ctx, inputs);
     for (const int value : unit.inputs)
-      if (last_use_[static_cast<size_t>(value)] == static_cast<int>(u)) values[static_cast<size_t>(value)] = at::Tensor();
+      if (last_use_[static_cast<size_t>(value)] == static_cast<int>(u))
+        values[static_cast<size_t>(value)] = at::Tensor();
   }
   return values.back();
 }
 
-Result<std::unique_ptr<Denoiser>> BuildDenoiser(const Json& config, const std::string& label, nn::Params& params) {
+Result<std::unique_ptr<Denoiser>> BuildDenoiser(const Json& config, const std::string& label,
+                                                nn::Params& params) {
   if (!config.is_object()) return InvalidArgument(label, ": want a JSON object");
   const auto it = config.find("_class_name");
   const std::string class_name = it != config.end() && it->is_string() ? it->get<std::string>() : "";
@@ -53,7 +55,8 @@ Result<std::unique_ptr<Denoiser>> BuildDenoiser(const Json& config, const std::s
       return nn::TorchEdge(label, [&] { return family.build(config, label, params); });
     known += Cat(known.empty() ? "" : ", ", family.class_name);
   }
-  return InvalidArgument(label, ": _class_name is not supported, got \"", class_name, "\", want one of ", known);
+  return InvalidArgument(label, ": _class_name is not supported, got \"", class_name, "\", want one of ",
+                         known);
 }
 
 namespace {
@@ -74,8 +77,8 @@ constexpr const char* kPipelines[] = {"DDPMPipeline", "DDIMPipeline"};
 
 Result<std::string> ModelFolder::Digest() const {
   TEMPERA_ASSIGN(const std::string weights_digest, weights->Digest());
-  return Sha256Hex(Cat(pipeline, "\n", CanonicalJson(network_config), "\n", CanonicalJson(scheduler_config), "\n",
-                       weights_digest));
+  return Sha256Hex(Cat(pipeline, "\n", CanonicalJson(network_config), "\n", CanonicalJson(scheduler_config),
+                       "\n", weights_digest));
 }
 
 Result<ModelFolder> OpenModelFolder(const fs::path& path) {
@@ -90,7 +93,8 @@ Result<ModelFolder> OpenModelFolder(const fs::path& path) {
                            "\", want DDPMPipeline or DDIMPipeline");
   for (const auto& [key, value] : index.items()) {
     if (key.starts_with("_") || key == "unet" || key == "scheduler") continue;
-    if (!value.is_null()) return InvalidArgument("model_index.json: component \"", key, "\" is not supported");
+    if (!value.is_null())
+      return InvalidArgument("model_index.json: component \"", key, "\" is not supported");
   }
   folder.network_label = "unet/config.json";
   TEMPERA_ASSIGN(folder.network_config, ReadConfig(path, folder.network_label));

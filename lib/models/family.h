@@ -19,27 +19,28 @@
 
 namespace tempera {
 
-// A unit of a network: what is reconstructed together, saved as one checkpoint, and run as one step of the program.
-// Values are numbered; value 0 is the network's input, each unit writes one new value.
+// A unit of a network: what is reconstructed together, saved as one checkpoint, and run as one step of the
+// program. Values are numbered; value 0 is the network's input, each unit writes one new value.
 struct Unit {
-  std::string name;                // "down_blocks.0.resnets.0"
-  std::string group;               // block group of metrics: "in", "down", "mid", "up", "out"
-  std::vector<int> inputs;         // values that it reads
-  int output = 0;                  // the value that it writes
-  std::vector<nn::Slot*> slots;    // in execution order, those of the time path in it too
+  std::string name;              // "down_blocks.0.resnets.0"
+  std::string group;             // block group of metrics: "in", "down", "mid", "up", "out"
+  std::vector<int> inputs;       // values that it reads
+  int output = 0;                // the value that it writes
+  std::vector<nn::Slot*> slots;  // in execution order, those of the time path in it too
   std::function<at::Tensor(nn::ForwardContext&, const std::vector<at::Tensor>&)> run;
 };
 
 // What the network takes and gives.
 struct DenoiserInfo {
-  std::string family;              // "unet"
+  std::string family;  // "unet"
   int64_t in_channels = 0, out_channels = 0;
-  int64_t height = 0, width = 0;   // 0: the configuration does not say
-  int64_t classes = 0;             // class labels 0 .. classes - 1; 0: unconditional
+  int64_t height = 0, width = 0;          // 0: the configuration does not say
+  int64_t classes = 0;                    // class labels 0 .. classes - 1; 0: unconditional
   std::vector<std::string> block_groups;  // the closed set of metric labels
 };
 
-// A denoising network. Structure and float weights are fixed at build; slots change state only while no pass runs.
+// A denoising network. Structure and float weights are fixed at build; slots change state only while no pass
+// runs.
 class Denoiser {
  public:
   virtual ~Denoiser() = default;
@@ -60,8 +61,8 @@ class Denoiser {
 
   // The network's output for x: [B, C, H, W] f32 with ctx.timestep and ctx.label set for the B rows.
   at::Tensor Forward(nn::ForwardContext& ctx, const at::Tensor& x) const;
-  // Runs the layers of the time path alone and returns every temporal feature, [B, N_i] each, in execution order of
-  // the layers that make them; x plays no part. Names of those layers: temporal_slots().
+  // Runs the layers of the time path alone and returns every temporal feature, [B, N_i] each, in execution
+  // order of the layers that make them; x plays no part. Names of those layers: temporal_slots().
   virtual std::vector<at::Tensor> TemporalFeatures(nn::ForwardContext& ctx) const = 0;
   // The layers whose outputs are TemporalFeatures.
   const std::vector<nn::Slot*>& temporal_slots() const { return temporal_slots_; }
@@ -89,22 +90,25 @@ struct ModelFamily {
   const char* name;        // "unet"
   const char* class_name;  // "_class_name" in the network's config.json: "UNet2DModel"
   const char* folder;      // "unet", "transformer"
-  Result<std::unique_ptr<Denoiser>> (*build)(const Json& config, const std::string& label, nn::Params& params);
+  Result<std::unique_ptr<Denoiser>> (*build)(const Json& config, const std::string& label,
+                                             nn::Params& params);
 };
 const std::vector<ModelFamily>& Families();
 
-// The network of `config` ("config.json" of its folder, `label` names it in errors) with parameters from `params`.
-// Every parameter of the source must have its place (params.Finish is part of it). InvalidArgument names field or tensor.
-Result<std::unique_ptr<Denoiser>> BuildDenoiser(const Json& config, const std::string& label, nn::Params& params);
+// The network of `config` ("config.json" of its folder, `label` names it in errors) with parameters from
+// `params`. Every parameter of the source must have its place (params.Finish is part of it). InvalidArgument
+// names field or tensor.
+Result<std::unique_ptr<Denoiser>> BuildDenoiser(const Json& config, const std::string& label,
+                                                nn::Params& params);
 
-// A diffusers folder, read: model_index.json, the network's configuration and the scheduler's; weights are mapped, not
-// yet read. Errors name files relative to the folder.
+// A diffusers folder, read: model_index.json, the network's configuration and the scheduler's; weights are
+// mapped, not yet read. Errors name files relative to the folder.
 struct ModelFolder {
   std::filesystem::path path;
-  std::string name;               // last component of the path
-  std::string pipeline;           // "_class_name" of model_index.json: "DDPMPipeline", "DDIMPipeline"
+  std::string name;      // last component of the path
+  std::string pipeline;  // "_class_name" of model_index.json: "DDPMPipeline", "DDIMPipeline"
   Json network_config;
-  std::string network_label;      // "unet/config.json"
+  std::string network_label;  // "unet/config.json"
   Json scheduler_config;
   std::vector<std::string> class_names;  // from labels.json beside model_index.json, if there is one
   std::shared_ptr<const WeightSource> weights;

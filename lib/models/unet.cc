@@ -24,7 +24,8 @@ struct UnetConfig {
   std::optional<int64_t> time_embedding_dim;
   double freq_shift = 0;
   bool flip_sin_to_cos = true;
-  std::vector<std::string> down_block_types{"DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"};
+  std::vector<std::string> down_block_types{"DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D",
+                                            "AttnDownBlock2D"};
   std::optional<std::string> mid_block_type = "UNetMidBlock2D";
   std::vector<std::string> up_block_types{"AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"};
   std::vector<int64_t> block_out_channels{224, 448, 672, 896};
@@ -53,10 +54,11 @@ struct BlockKind {
   bool attention;
   bool resnet_sampler;  // the sampler is a residual block whatever downsample_type or upsample_type says
 };
-constexpr BlockKind kDownKinds[] = {{"DownBlock2D", false, false}, {"AttnDownBlock2D", true, false},
+constexpr BlockKind kDownKinds[] = {{"DownBlock2D", false, false},
+                                    {"AttnDownBlock2D", true, false},
                                     {"ResnetDownsampleBlock2D", false, true}};
-constexpr BlockKind kUpKinds[] = {{"UpBlock2D", false, false}, {"AttnUpBlock2D", true, false},
-                                  {"ResnetUpsampleBlock2D", false, true}};
+constexpr BlockKind kUpKinds[] = {
+    {"UpBlock2D", false, false}, {"AttnUpBlock2D", true, false}, {"ResnetUpsampleBlock2D", false, true}};
 
 template <size_t N>
 const BlockKind* FindKind(const BlockKind (&kinds)[N], std::string_view name) {
@@ -86,7 +88,8 @@ Result<UnetConfig> UnetConfig::Parse(const Json& json, const std::string& label)
   f.Get("freq_shift", c.freq_shift);
   f.Get("flip_sin_to_cos", c.flip_sin_to_cos);
   f.Get("down_block_types", c.down_block_types);
-  if (json.is_object() && json.contains("mid_block_type") && json["mid_block_type"].is_null()) c.mid_block_type.reset();
+  if (json.is_object() && json.contains("mid_block_type") && json["mid_block_type"].is_null())
+    c.mid_block_type.reset();
   f.Get("mid_block_type", c.mid_block_type);
   f.Get("up_block_types", c.up_block_types);
   f.Get("block_out_channels", c.block_out_channels);
@@ -110,11 +113,14 @@ Result<UnetConfig> UnetConfig::Parse(const Json& json, const std::string& label)
   f.Get("num_train_timesteps", c.num_train_timesteps);
   TEMPERA_TRY(f.Finish());
 
-  // The limits are far above any real model and far below what would exhaust memory before the weights are compared.
+  // The limits are far above any real model and far below what would exhaust memory before the weights are
+  // compared.
   const auto want = [&](const char* key, int64_t value, int64_t low, int64_t high) {
-    if (value < low || value > high) f.Fail(key, Cat("is out of range, got ", value, ", want ", low, " to ", high));
+    if (value < low || value > high)
+      f.Fail(key, Cat("is out of range, got ", value, ", want ", low, " to ", high));
   };
-  const auto one_of = [&](const char* key, const std::string& value, std::initializer_list<const char*> values) {
+  const auto one_of = [&](const char* key, const std::string& value,
+                          std::initializer_list<const char*> values) {
     std::string known;
     for (const char* v : values) {
       if (value == v) return;
@@ -122,7 +128,8 @@ Result<UnetConfig> UnetConfig::Parse(const Json& json, const std::string& label)
     }
     f.Fail(key, Cat("is not supported, got \"", value, "\", want ", known));
   };
-  if (c.sample_size.size() != 0 && c.sample_size.size() != 2) f.Fail("sample_size", "is wrong, want one side or [height, width]");
+  if (c.sample_size.size() != 0 && c.sample_size.size() != 2)
+    f.Fail("sample_size", "is wrong, want one side or [height, width]");
   for (const int64_t side : c.sample_size) want("sample_size", side, 1, 16384);
   want("in_channels", c.in_channels, 1, 65536);
   want("out_channels", c.out_channels, 1, 65536);
@@ -141,28 +148,35 @@ Result<UnetConfig> UnetConfig::Parse(const Json& json, const std::string& label)
   // "identity" wants embedding vectors where a request carries a label.
   if (c.class_embed_type) one_of("class_embed_type", *c.class_embed_type, {"timestep"});
   if (c.time_embedding_type == "learned") {
-    if (!c.num_train_timesteps) f.Fail("num_train_timesteps", "is missing, a learned time embedding needs it");
-    else want("num_train_timesteps", *c.num_train_timesteps, 1, 1 << 20);
+    if (!c.num_train_timesteps)
+      f.Fail("num_train_timesteps", "is missing, a learned time embedding needs it");
+    else
+      want("num_train_timesteps", *c.num_train_timesteps, 1, 1 << 20);
   }
-  if (!std::isfinite(c.norm_eps) || c.norm_eps <= 0) f.Fail("norm_eps", Cat("is out of range, got ", c.norm_eps, ", want > 0"));
+  if (!std::isfinite(c.norm_eps) || c.norm_eps <= 0)
+    f.Fail("norm_eps", Cat("is out of range, got ", c.norm_eps, ", want > 0"));
   if (!std::isfinite(c.mid_block_scale_factor) || c.mid_block_scale_factor == 0)
-    f.Fail("mid_block_scale_factor", Cat("is out of range, got ", c.mid_block_scale_factor, ", want a number other than 0"));
+    f.Fail("mid_block_scale_factor",
+           Cat("is out of range, got ", c.mid_block_scale_factor, ", want a number other than 0"));
   if (c.block_out_channels.empty() || c.block_out_channels.size() > 16)
     f.Fail("block_out_channels", Cat("has ", c.block_out_channels.size(), " entries, want 1 to 16"));
   for (const int64_t channels : c.block_out_channels) want("block_out_channels", channels, 1, 65536);
   if (c.down_block_types.size() != c.block_out_channels.size())
-    f.Fail("down_block_types", Cat("has ", c.down_block_types.size(), " entries, want ", c.block_out_channels.size(),
-                                   " as block_out_channels has"));
+    f.Fail("down_block_types", Cat("has ", c.down_block_types.size(), " entries, want ",
+                                   c.block_out_channels.size(), " as block_out_channels has"));
   if (c.up_block_types.size() != c.block_out_channels.size())
-    f.Fail("up_block_types", Cat("has ", c.up_block_types.size(), " entries, want ", c.block_out_channels.size(),
-                                 " as block_out_channels has"));
+    f.Fail("up_block_types", Cat("has ", c.up_block_types.size(), " entries, want ",
+                                 c.block_out_channels.size(), " as block_out_channels has"));
   for (const std::string& type : c.down_block_types)
     if (FindKind(kDownKinds, type) == nullptr)
-      f.Fail("down_block_types", Cat("is not supported, got \"", type, "\", want DownBlock2D, AttnDownBlock2D or ResnetDownsampleBlock2D"));
+      f.Fail("down_block_types", Cat("is not supported, got \"", type,
+                                     "\", want DownBlock2D, AttnDownBlock2D or ResnetDownsampleBlock2D"));
   for (const std::string& type : c.up_block_types)
     if (FindKind(kUpKinds, type) == nullptr)
-      f.Fail("up_block_types", Cat("is not supported, got \"", type, "\", want UpBlock2D, AttnUpBlock2D or ResnetUpsampleBlock2D"));
-  if (const auto activation = nn::FindActivation(c.act_fn); !activation.ok()) return Annotate(activation.status(), label);
+      f.Fail("up_block_types", Cat("is not supported, got \"", type,
+                                   "\", want UpBlock2D, AttnUpBlock2D or ResnetUpsampleBlock2D"));
+  if (const auto activation = nn::FindActivation(c.act_fn); !activation.ok())
+    return Annotate(activation.status(), label);
   TEMPERA_TRY(f.status());
   return c;
 }
@@ -186,8 +200,8 @@ class Unet final : public Denoiser {
   std::vector<at::Tensor> TemporalFeatures(ForwardContext& ctx) const override;
 
  private:
-  ResBlock MakeResBlock(Builder& b, const std::string& name, int64_t in, int64_t out, int64_t skip, Resample resample,
-                        double rescale);
+  ResBlock MakeResBlock(Builder& b, const std::string& name, int64_t in, int64_t out, int64_t skip,
+                        Resample resample, double rescale);
   at::Tensor RunResBlock(const ResBlock& block, ForwardContext& ctx, at::Tensor x) const;
   // The time embedding of every row, [B, E]; made once a pass.
   const at::Tensor& Embedding(ForwardContext& ctx) const;
@@ -211,7 +225,10 @@ void Note(ForwardContext& ctx, std::string_view name, const at::Tensor& value) {
 Unet::Unet(const UnetConfig& config, nn::Params& params) : c_(config) {
   device_ = params.device();
   act_ = *nn::FindActivation(c_.act_fn);
-  info_ = {.family = "unet", .in_channels = c_.in_channels, .out_channels = c_.out_channels, .block_groups = {"down", "mid", "up"}};
+  info_ = {.family = "unet",
+           .in_channels = c_.in_channels,
+           .out_channels = c_.out_channels,
+           .block_groups = {"down", "mid", "up"}};
   if (!c_.sample_size.empty()) {
     info_.height = c_.sample_size[0];
     info_.width = c_.sample_size[1];
@@ -228,16 +245,20 @@ Unet::Unet(const UnetConfig& config, nn::Params& params) : c_(config) {
     fourier_ = params.Take("time_proj.weight", {base}, nn::Params::Init::kNormal);
     time_in = 2 * base;
   } else if (c_.time_embedding_type == "learned") {
-    learned_time_ = params.Take("time_proj.weight", {*c_.num_train_timesteps, base}, nn::Params::Init::kNormal);
+    learned_time_ =
+        params.Take("time_proj.weight", {*c_.num_train_timesteps, base}, nn::Params::Init::kNormal);
   } else {
     // exp(-ln(10000) * i / (half - freq_shift)), in f32 as the reference computes it.
     const int64_t half = base / 2;
-    frequencies_ = at::exp(at::arange(half, at::kFloat) * -std::log(10000.0) / (static_cast<double>(half) - c_.freq_shift)).to(device_);
+    frequencies_ = at::exp(at::arange(half, at::kFloat) * -std::log(10000.0) /
+                           (static_cast<double>(half) - c_.freq_shift))
+                       .to(device_);
   }
   time1_ = b.Linear("time_embedding.linear_1", Role::kTimeFirst, time_in, embedding_dim_);
   time2_ = b.Linear("time_embedding.linear_2", Role::kTime, embedding_dim_, embedding_dim_);
   if (!c_.class_embed_type && c_.num_class_embeds) {
-    class_embedding_ = params.Take("class_embedding.weight", {*c_.num_class_embeds, embedding_dim_}, nn::Params::Init::kNormal);
+    class_embedding_ = params.Take("class_embedding.weight", {*c_.num_class_embeds, embedding_dim_},
+                                   nn::Params::Init::kNormal);
   } else if (c_.class_embed_type == "timestep") {
     class1_ = b.Linear("class_embedding.linear_1", Role::kTimeFirst, time_in, embedding_dim_);
     class2_ = b.Linear("class_embedding.linear_2", Role::kTime, embedding_dim_, embedding_dim_);
@@ -246,28 +267,32 @@ Unet::Unet(const UnetConfig& config, nn::Params& params) : c_(config) {
   // Channels of every value, to size the blocks that concatenate.
   size_t mark = slots_.size();
   Slot* conv_in = b.Conv("conv_in", Role::kConvIn, c_.in_channels, base, 3, 1, {1, 1, 1, 1});
-  int h = AddUnit("conv_in", "in", {0}, mark, [conv_in, center = c_.center_input_sample](ForwardContext& ctx, const auto& in) {
-    return nn::Run(*conv_in, ctx, center ? 2 * in[0] - 1.0 : in[0]);
-  });
+  int h = AddUnit("conv_in", "in", {0}, mark,
+                  [conv_in, center = c_.center_input_sample](ForwardContext& ctx, const auto& in) {
+                    return nn::Run(*conv_in, ctx, center ? 2 * in[0] - 1.0 : in[0]);
+                  });
   struct Skip {
     int value;
     int64_t channels;
   };
   std::vector<Skip> skips{{h, base}};
 
-  const auto add_res = [&](const std::string& name, const char* group, int64_t in, int64_t out, std::optional<Skip> skip,
-                           Resample resample, double rescale) {
+  const auto add_res = [&](const std::string& name, const char* group, int64_t in, int64_t out,
+                           std::optional<Skip> skip, Resample resample, double rescale) {
     mark = slots_.size();
-    const ResBlock block = MakeResBlock(b, name, in + (skip ? skip->channels : 0), out, skip ? in : 0, resample, rescale);
+    const ResBlock block =
+        MakeResBlock(b, name, in + (skip ? skip->channels : 0), out, skip ? in : 0, resample, rescale);
     std::vector<int> inputs{h};
     if (skip) inputs.push_back(skip->value);
     h = AddUnit(name, group, inputs, mark, [this, block](ForwardContext& ctx, const auto& values) {
       return RunResBlock(block, ctx, values.size() == 1 ? values[0] : at::cat({values[0], values[1]}, 1));
     });
   };
-  const auto add_attention = [&](const std::string& name, const char* group, int64_t channels, int64_t groups, double rescale) {
+  const auto add_attention = [&](const std::string& name, const char* group, int64_t channels, int64_t groups,
+                                 double rescale) {
     mark = slots_.size();
-    const nn::PixelAttention attention(b, name, channels, c_.attention_head_dim.value_or(channels), groups, c_.norm_eps, rescale);
+    const nn::PixelAttention attention(b, name, channels, c_.attention_head_dim.value_or(channels), groups,
+                                       c_.norm_eps, rescale);
     h = AddUnit(name, group, {h}, mark,
                 [attention](ForwardContext& ctx, const auto& in) { return attention(ctx, in[0]); });
   };
@@ -281,7 +306,8 @@ Unet::Unet(const UnetConfig& config, nn::Params& params) : c_(config) {
     channels = c_.block_out_channels[i];
     for (int64_t j = 0; j < c_.layers_per_block; ++j) {
       add_res(Cat(name, ".resnets.", j), "down", j == 0 ? in : channels, channels, {}, Resample::kNone, 1);
-      if (kind.attention) add_attention(Cat(name, ".attentions.", j), "down", channels, c_.norm_num_groups, 1);
+      if (kind.attention)
+        add_attention(Cat(name, ".attentions.", j), "down", channels, c_.norm_num_groups, 1);
       skips.push_back({h, channels});
     }
     if (i + 1 == levels) continue;
@@ -291,18 +317,24 @@ Unet::Unet(const UnetConfig& config, nn::Params& params) : c_(config) {
     } else {
       mark = slots_.size();
       // Padding 0 means one row and column at the far edges.
-      const std::array<int64_t, 4> pad = c_.downsample_padding == 0 ? std::array<int64_t, 4>{0, 0, 1, 1} : std::array<int64_t, 4>{1, 1, 1, 1};
+      const std::array<int64_t, 4> pad = c_.downsample_padding == 0 ? std::array<int64_t, 4>{0, 0, 1, 1}
+                                                                    : std::array<int64_t, 4>{1, 1, 1, 1};
       Slot* conv = b.Conv(sampler + ".conv", Role::kSampler, channels, channels, 3, 2, pad);
-      h = AddUnit(sampler, "down", {h}, mark, [conv](ForwardContext& ctx, const auto& in_values) { return nn::Run(*conv, ctx, in_values[0]); });
+      h = AddUnit(sampler, "down", {h}, mark, [conv](ForwardContext& ctx, const auto& in_values) {
+        return nn::Run(*conv, ctx, in_values[0]);
+      });
     }
     skips.push_back({h, channels});
   }
 
   if (c_.mid_block_type) {
-    // Without the default time norm the middle attention has no group norm unless the configuration names its groups.
-    const int64_t groups = c_.attn_norm_num_groups.value_or(c_.resnet_time_scale_shift == "default" ? c_.norm_num_groups : 0);
+    // Without the default time norm the middle attention has no group norm unless the configuration names its
+    // groups.
+    const int64_t groups =
+        c_.attn_norm_num_groups.value_or(c_.resnet_time_scale_shift == "default" ? c_.norm_num_groups : 0);
     add_res("mid_block.resnets.0", "mid", channels, channels, {}, Resample::kNone, c_.mid_block_scale_factor);
-    if (c_.add_attention) add_attention("mid_block.attentions.0", "mid", channels, groups, c_.mid_block_scale_factor);
+    if (c_.add_attention)
+      add_attention("mid_block.attentions.0", "mid", channels, groups, c_.mid_block_scale_factor);
     add_res("mid_block.resnets.1", "mid", channels, channels, {}, Resample::kNone, c_.mid_block_scale_factor);
   }
 
@@ -352,22 +384,27 @@ Unet::Unet(const UnetConfig& config, nn::Params& params) : c_(config) {
 
 int Unet::AddUnit(std::string name, std::string group, std::vector<int> inputs, size_t first_slot,
                   decltype(Unit::run) run) {
-  Unit unit{.name = std::move(name), .group = std::move(group), .inputs = std::move(inputs),
-            .output = static_cast<int>(units_.size()) + 1, .slots = {}, .run = std::move(run)};
+  Unit unit{.name = std::move(name),
+            .group = std::move(group),
+            .inputs = std::move(inputs),
+            .output = static_cast<int>(units_.size()) + 1,
+            .slots = {},
+            .run = std::move(run)};
   for (size_t s = first_slot; s < slots_.size(); ++s) unit.slots.push_back(&slots_[s]);
   units_.push_back(std::move(unit));
   return units_.back().output;
 }
 
-ResBlock Unet::MakeResBlock(Builder& b, const std::string& name, int64_t in, int64_t out, int64_t split, Resample resample,
-                            double rescale) {
+ResBlock Unet::MakeResBlock(Builder& b, const std::string& name, int64_t in, int64_t out, int64_t split,
+                            Resample resample, double rescale) {
   ResBlock block;
   block.resample = resample;
   block.rescale = rescale;
   block.scale_shift = c_.resnet_time_scale_shift == "scale_shift";
   block.norm1 = nn::GroupNorm(b.params(), name + ".norm1", in, c_.norm_num_groups, c_.norm_eps);
   block.conv1 = b.Conv(name + ".conv1", Role::kConv, in, out, 3, 1, {1, 1, 1, 1});
-  block.time = b.Linear(name + ".time_emb_proj", Role::kTime, embedding_dim_, block.scale_shift ? 2 * out : out);
+  block.time =
+      b.Linear(name + ".time_emb_proj", Role::kTime, embedding_dim_, block.scale_shift ? 2 * out : out);
   temporal_slots_.push_back(block.time);
   block.norm2 = nn::GroupNorm(b.params(), name + ".norm2", out, c_.norm_num_groups, c_.norm_eps);
   block.conv2 = b.Conv(name + ".conv2", Role::kConv, out, out, 3, 1, {1, 1, 1, 1});
@@ -397,8 +434,9 @@ const at::Tensor& Unet::Embedding(ForwardContext& ctx) const {
   at::Tensor embedding = embed(time1_, time2_, projected);
   Note(ctx, "time_embedding", embedding);
   if (class_embedding_.defined() || class1_ != nullptr) {
-    const at::Tensor of_class = class_embedding_.defined() ? at::embedding(class_embedding_, ctx.label)
-                                          : embed(class1_, class2_, project(ctx.label.to(at::kFloat)));
+    const at::Tensor of_class = class_embedding_.defined()
+                                    ? at::embedding(class_embedding_, ctx.label)
+                                    : embed(class1_, class2_, project(ctx.label.to(at::kFloat)));
     Note(ctx, "class_embedding", of_class);
     embedding = embedding + of_class;
   }

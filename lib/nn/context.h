@@ -1,4 +1,5 @@
-// What a forward pass carries beside its tensors. A pass never changes the model: everything that varies is in here.
+// What a forward pass carries beside its tensors. A pass never changes the model: everything that varies is
+// in here.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -32,22 +33,24 @@ class Observer {
 class FeatureSource {
  public:
   virtual ~FeatureSource() = default;
-  // The feature of `slot` for every row, [B, N] f32. `compute` runs the layers for all rows: call it only if some row
-  // needs it.
-  virtual at::Tensor Get(const Slot& slot, const ForwardContext& ctx, const std::function<at::Tensor()>& compute) = 0;
+  // The feature of `slot` for every row, [B, N] f32. `compute` runs the layers for all rows: call it only if
+  // some row needs it.
+  virtual at::Tensor Get(const Slot& slot, const ForwardContext& ctx,
+                         const std::function<at::Tensor()>& compute) = 0;
 };
 
 // One pass over a batch; rows may be at different steps.
 struct ForwardContext {
-  std::vector<int64_t> step;     // [B] step ordinal of each row: indexes per-step ranges; empty: no slot needs it
-  at::Tensor timestep;           // [B] f32, tau
-  at::Tensor label;              // [B] i64 class labels, or undefined
+  std::vector<int64_t>
+      step;             // [B] step ordinal of each row: indexes per-step ranges; empty: no slot needs it
+  at::Tensor timestep;  // [B] f32, tau
+  at::Tensor label;     // [B] i64 class labels, or undefined
   std::vector<int64_t> classes;  // the same labels, for table look-ups; empty when unconditional
   Listener* listener = nullptr;
   Observer* observer = nullptr;
   FeatureSource* features = nullptr;
-  at::Tensor embedding;          // the time embedding, made on first use
-  int64_t temporal_macs = 0;     // multiplications of the time layers in this pass
+  at::Tensor embedding;       // the time embedding, made on first use
+  int64_t temporal_macs = 0;  // multiplications of the time layers in this pass
 
   int64_t rows() const { return timestep.size(0); }
 };

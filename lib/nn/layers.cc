@@ -30,8 +30,8 @@ Slot* Builder::Add(Slot slot, int64_t split) {
   return &slots_.back();
 }
 
-Slot* Builder::Conv(const std::string& name, Role role, int64_t in, int64_t out, int64_t kernel, int64_t stride,
-                    std::array<int64_t, 4> pad, int64_t split) {
+Slot* Builder::Conv(const std::string& name, Role role, int64_t in, int64_t out, int64_t kernel,
+                    int64_t stride, std::array<int64_t, 4> pad, int64_t split) {
   Slot slot;
   slot.name = name;
   slot.role = role;
@@ -65,25 +65,28 @@ Slot* Builder::Matmul(const std::string& name) {
   return Add(std::move(slot), 0);
 }
 
-GroupNorm::GroupNorm(Params& params, const std::string& name, int64_t channels, int64_t num_groups, double epsilon)
+GroupNorm::GroupNorm(Params& params, const std::string& name, int64_t channels, int64_t num_groups,
+                     double epsilon)
     : groups(num_groups), eps(epsilon) {
   if (num_groups < 1 || channels % num_groups != 0) {
-    params.Fail(InvalidArgument("config.json: norm_num_groups does not fit ", name, ", got ", num_groups, " groups for ",
-                                channels, " channels, want a divisor"));
+    params.Fail(InvalidArgument("config.json: norm_num_groups does not fit ", name, ", got ", num_groups,
+                                " groups for ", channels, " channels, want a divisor"));
     return;
   }
   weight = params.Take(name + ".weight", {channels}, Params::Init::kOnes);
   bias = params.Take(name + ".bias", {channels}, Params::Init::kZeros);
 }
 
-at::Tensor GroupNorm::operator()(const at::Tensor& x) const { return at::group_norm(x, groups, weight, bias, eps); }
+at::Tensor GroupNorm::operator()(const at::Tensor& x) const {
+  return at::group_norm(x, groups, weight, bias, eps);
+}
 
 PixelAttention::PixelAttention(Builder& b, const std::string& name, int64_t channels, int64_t head_dim,
                                int64_t norm_groups, double eps, double rescale_factor)
     : rescale(rescale_factor) {
   if (head_dim < 1 || head_dim > channels) {
-    b.params().Fail(InvalidArgument("config.json: attention_head_dim does not fit ", name, ", got ", head_dim, " for ",
-                                    channels, " channels, want 1 to ", channels));
+    b.params().Fail(InvalidArgument("config.json: attention_head_dim does not fit ", name, ", got ", head_dim,
+                                    " for ", channels, " channels, want 1 to ", channels));
     return;
   }
   heads = channels / head_dim;
@@ -92,7 +95,8 @@ PixelAttention::PixelAttention(Builder& b, const std::string& name, int64_t chan
   // Checkpoints from before diffusers 0.17 name the projections query, key, value and proj_attn.
   const auto projection = [&](const char* now, const char* before, int64_t in, int64_t out) {
     const std::string old_name = name + "." + before;
-    return b.Linear(b.params().Has(old_name + ".weight") ? old_name : name + "." + now, Role::kLinear, in, out);
+    return b.Linear(b.params().Has(old_name + ".weight") ? old_name : name + "." + now, Role::kLinear, in,
+                    out);
   };
   const int64_t inner = heads * head_dim;  // fewer than the channels where head_dim does not divide them
   to_q = projection("to_q", "query", channels, inner);
@@ -108,7 +112,8 @@ at::Tensor PixelAttention::operator()(ForwardContext& ctx, const at::Tensor& x) 
   at::Tensor h = norm ? (*norm)(x) : x;
   h = h.reshape({batch, channels, pixels}).transpose(1, 2).contiguous();  // [B, T, C]
   const auto split = [&](const at::Tensor& t) { return t.view({batch, pixels, heads, -1}).transpose(1, 2); };
-  const at::Tensor q = split(Run(*to_q, ctx, h)), k = split(Run(*to_k, ctx, h)), v = split(Run(*to_v, ctx, h));
+  const at::Tensor q = split(Run(*to_q, ctx, h)), k = split(Run(*to_k, ctx, h)),
+                   v = split(Run(*to_v, ctx, h));
   at::Tensor mixed;
   if (scores->state == State::kFloat || scores->activation_bits == 0) {
     mixed = at::scaled_dot_product_attention(q, k, v, {}, 0.0, false, scale);

@@ -35,8 +35,8 @@ at::ScalarType ToScalarType(Dtype dtype) {
 }
 
 Dtype ToDtype(at::ScalarType type) {
-  for (const Dtype d : {Dtype::kBool, Dtype::kU8, Dtype::kI8, Dtype::kI16, Dtype::kI32, Dtype::kI64, Dtype::kF16,
-                        Dtype::kBF16, Dtype::kF32, Dtype::kF64})
+  for (const Dtype d : {Dtype::kBool, Dtype::kU8, Dtype::kI8, Dtype::kI16, Dtype::kI32, Dtype::kI64,
+                        Dtype::kF16, Dtype::kBF16, Dtype::kF32, Dtype::kF64})
     if (ToScalarType(d) == type) return d;
   TEMPERA_CHECK(false, "element type that safetensors does not have");
   return Dtype::kF32;
@@ -46,12 +46,15 @@ Dtype ToDtype(at::ScalarType type) {
 
 at::Tensor ToTensor(const TensorView& view) {
   const auto options = at::TensorOptions(ToScalarType(view.dtype));
-  const bool aligned = reinterpret_cast<uintptr_t>(view.bytes.data()) % static_cast<uintptr_t>(DtypeBytes(view.dtype)) == 0;
+  const bool aligned =
+      reinterpret_cast<uintptr_t>(view.bytes.data()) % static_cast<uintptr_t>(DtypeBytes(view.dtype)) == 0;
   if (view.bytes.empty()) return at::empty(view.shape, options);
   if (aligned) {
-    // Read-only by convention: nothing writes to parameters in place but the trainer, whose tensors are fresh.
-    return at::from_blob(const_cast<uint8_t*>(view.bytes.data()), view.shape,
-                         [owner = view.owner](void*) mutable { owner.reset(); }, options);
+    // Read-only by convention: nothing writes to parameters in place but the trainer, whose tensors are
+    // fresh.
+    return at::from_blob(
+        const_cast<uint8_t*>(view.bytes.data()), view.shape,
+        [owner = view.owner](void*) mutable { owner.reset(); }, options);
   }
   at::Tensor copy = at::empty(view.shape, options);
   std::memcpy(copy.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
@@ -72,7 +75,9 @@ Params::Params(std::shared_ptr<const WeightSource> source, at::Device device)
 Params::Params(uint64_t seed, at::Device device)
     : device_(device), generator_(at::detail::createCPUGenerator(seed)) {}
 
-bool Params::Has(const std::string& name) const { return source_ != nullptr && source_->tensors().contains(name); }
+bool Params::Has(const std::string& name) const {
+  return source_ != nullptr && source_->tensors().contains(name);
+}
 
 std::string Params::FirstOf(std::initializer_list<std::string> names) const {
   for (const std::string& name : names)
@@ -108,14 +113,16 @@ at::Tensor Params::Take(const std::string& name, const Shape& shape, Init init, 
   } else {
     const auto it = source_->tensors().find(name);
     if (it == source_->tensors().end()) {
-      Fail(InvalidArgument(source_->label(), ": tensor ", name, ": is missing, want ", ShapeText(shape), " in the .safetensors file"));
+      Fail(InvalidArgument(source_->label(), ": tensor ", name, ": is missing, want ", ShapeText(shape),
+                           " in the .safetensors file"));
       return {};
     }
     taken_names_.insert(name);
     const TensorView& view = it->second;
     const std::string object = Cat(source_->FileOf(name), ": tensor ", name);
     if (view.shape != shape) {
-      Fail(InvalidArgument(object, ": wrong shape, got ", ShapeText(view.shape), ", want ", ShapeText(shape)));
+      Fail(
+          InvalidArgument(object, ": wrong shape, got ", ShapeText(view.shape), ", want ", ShapeText(shape)));
       return {};
     }
     if (view.dtype != Dtype::kF32 && view.dtype != Dtype::kF16 && view.dtype != Dtype::kBF16) {

@@ -16,30 +16,34 @@
 
 namespace tempera::nn {
 
-// Hands out parameters by their state-dict name and keeps the first error, so that a model's constructor reads like its
-// definition. After an error tensors are undefined: check Finish() before use. Thread-compatible.
+// Hands out parameters by their state-dict name and keeps the first error, so that a model's constructor
+// reads like its definition. After an error tensors are undefined: check Finish() before use.
+// Thread-compatible.
 class Params {
  public:
-  // From a checkpoint. f32 is mapped without a copy, f16 and bf16 are widened to f32. A missing tensor, a wrong shape, a
-  // type that is no float, a NaN or an infinity is InvalidArgument naming file and tensor.
+  // From a checkpoint. f32 is mapped without a copy, f16 and bf16 are widened to f32. A missing tensor, a
+  // wrong shape, a type that is no float, a NaN or an infinity is InvalidArgument naming file and tensor.
   Params(std::shared_ptr<const WeightSource> source, at::Device device);
-  // Fresh parameters for training: PyTorch's default initialisation from `seed`; every tensor requires gradients.
+  // Fresh parameters for training: PyTorch's default initialisation from `seed`; every tensor requires
+  // gradients.
   Params(uint64_t seed, at::Device device);
 
   // How a fresh tensor is drawn; bound is 1/sqrt(fan_in) for weights and biases of convolutions and linears.
   enum class Init { kUniform, kOnes, kZeros, kNormal };
-  at::Tensor Take(const std::string& name, const Shape& shape, Init init = Init::kUniform, int64_t fan_in = 0);
+  at::Tensor Take(const std::string& name, const Shape& shape, Init init = Init::kUniform,
+                  int64_t fan_in = 0);
   // The first of `names` that the checkpoint has; the first when it has none or the parameters are fresh.
   std::string FirstOf(std::initializer_list<std::string> names) const;
   bool Has(const std::string& name) const;
-  // Tensors for which this is true are not in the source (an artifact holds codes instead): Take gives an undefined
-  // tensor.
+  // Tensors for which this is true are not in the source (an artifact holds codes instead): Take gives an
+  // undefined tensor.
   void SetAbsent(std::function<bool(const std::string&)> absent) { absent_ = std::move(absent); }
   // Names that are there for another reader: not counted as unused.
   void MarkUsed(const std::string& name) { taken_names_.insert(name); }
 
   void Fail(Status status);
-  // The first error; then, for a tensor of the checkpoint that nobody took, InvalidArgument naming file and tensor.
+  // The first error; then, for a tensor of the checkpoint that nobody took, InvalidArgument naming file and
+  // tensor.
   Status Finish() const;
 
   const std::map<std::string, at::Tensor>& taken() const { return taken_; }
@@ -62,8 +66,8 @@ at::Tensor ToTensor(const TensorView& view);
 // The other way: bytes of a contiguous CPU tensor for SafetensorsBytes. `tensor` must outlive the result.
 TensorOut ToTensorOut(std::string name, const at::Tensor& tensor);
 
-// Torch throws; this is where its exceptions become Status. Public functions of the LibTorch layers that can fail on
-// input wrap their body in it.
+// Torch throws; this is where its exceptions become Status. Public functions of the LibTorch layers that can
+// fail on input wrap their body in it.
 template <typename Fn>
 auto TorchEdge(std::string_view what, Fn&& fn) -> decltype(fn()) {
   try {

@@ -11,7 +11,8 @@ namespace tempera::nn {
 
 // slot_integer.cc
 at::Tensor RunInteger(const Slot& slot, const ForwardContext& ctx, const at::Tensor& x);
-at::Tensor RunIntegerMatmul(const Slot& slot, const ForwardContext& ctx, const at::Tensor& a, const at::Tensor& b);
+at::Tensor RunIntegerMatmul(const Slot& slot, const ForwardContext& ctx, const at::Tensor& a,
+                            const at::Tensor& b);
 
 const char* RoleName(Role role) {
   switch (role) {
@@ -75,7 +76,8 @@ at::Tensor QuantizedInput(const Slot& slot, ForwardContext& ctx, const at::Tenso
 
 }  // namespace
 
-at::Tensor FakeQuantize(const at::Tensor& x, const Slot& slot, const SlotPart& part, const ForwardContext& ctx) {
+at::Tensor FakeQuantize(const at::Tensor& x, const Slot& slot, const SlotPart& part,
+                        const ForwardContext& ctx) {
   const float top = static_cast<float>((1 << slot.activation_bits) - 1);
   at::Tensor scale, zero;
   if (part.ranges.size() == 1) {
@@ -141,7 +143,8 @@ at::Tensor Dequantize(const Slot& slot) {
       codes = at::empty({slot.out_channels, part.packed.k}, at::kByte);
       kernels::UnpackMatrix(part.packed, codes.mutable_data_ptr<uint8_t>());
       // Packed columns lie as [kh][kw][C], a weight as [C][kh][kw].
-      if (!slot.linear) codes = codes.view({slot.out_channels, slot.kh, slot.kw, part.channels}).permute({0, 3, 1, 2});
+      if (!slot.linear)
+        codes = codes.view({slot.out_channels, slot.kh, slot.kw, part.channels}).permute({0, 3, 1, 2});
     }
     std::vector<int64_t> shape(static_cast<size_t>(codes.dim()), 1);
     shape[0] = slot.out_channels;
@@ -170,7 +173,8 @@ int64_t ResidentBytes(const Slot& slot) {
   const auto bytes = [](const at::Tensor& t) { return t.defined() ? static_cast<int64_t>(t.nbytes()) : 0; };
   int64_t total = bytes(slot.weight) + bytes(slot.bias);
   for (const SlotPart& part : slot.parts)
-    total += bytes(part.scale) + bytes(part.zero) + bytes(part.codes) + static_cast<int64_t>(part.packed.bytes());
+    total +=
+        bytes(part.scale) + bytes(part.zero) + bytes(part.codes) + static_cast<int64_t>(part.packed.bytes());
   return total;
 }
 

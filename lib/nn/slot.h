@@ -1,7 +1,7 @@
 // Slots: the places in a model where quantizers sit, and what runs a layer in each of a slot's states.
 //
-// Legend of shapes: B batch, N output channels, C input channels, H W rows and columns, K = kh*kw*C (or a linear's
-// inputs), T tokens, L = 2^bits levels.
+// Legend of shapes: B batch, N output channels, C input channels, H W rows and columns, K = kh*kw*C (or a
+// linear's inputs), T tokens, L = 2^bits levels.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -20,15 +20,15 @@ struct ForwardContext;
 
 // What a layer is for: decides its default bits.
 enum class Role : uint8_t {
-  kConvIn,      // first layer of the network
-  kConvOut,     // last layer
-  kTimeFirst,   // first linear of the timestep embedding
-  kTime,        // every other layer of the time path
-  kConv,        // convolution inside a block
-  kShortcut,    // 1x1 convolution of a skip connection
-  kSampler,     // convolution of a down- or upsampler
-  kLinear,      // projection inside a block
-  kMatmul,      // product of two activations in attention: no weight
+  kConvIn,     // first layer of the network
+  kConvOut,    // last layer
+  kTimeFirst,  // first linear of the timestep embedding
+  kTime,       // every other layer of the time path
+  kConv,       // convolution inside a block
+  kShortcut,   // 1x1 convolution of a skip connection
+  kSampler,    // convolution of a down- or upsampler
+  kLinear,     // projection inside a block
+  kMatmul,     // product of two activations in attention: no weight
 };
 const char* RoleName(Role role);
 
@@ -45,32 +45,34 @@ struct Range {
   int32_t zero = 0;
 };
 
-// The whole input, or one half of a concatenation (the halves have ranges of their own: Q-Diffusion's split shortcut).
+// The whole input, or one half of a concatenation (the halves have ranges of their own: Q-Diffusion's split
+// shortcut).
 struct SlotPart {
-  int64_t begin = 0, channels = 0;    // input channels [begin, begin + channels)
-  at::Tensor scale, zero, codes;      // weights: [N] f32, [N] i32, [N, channels, kh, kw] u8 (linear: [N, channels])
-  std::vector<Range> ranges;          // activations: one for all steps, or one a step
-  kernels::PackedMatrix packed;       // kInteger
+  int64_t begin = 0, channels = 0;  // input channels [begin, begin + channels)
+  at::Tensor scale, zero,
+      codes;                  // weights: [N] f32, [N] i32, [N, channels, kh, kw] u8 (linear: [N, channels])
+  std::vector<Range> ranges;  // activations: one for all steps, or one a step
+  kernels::PackedMatrix packed;  // kInteger
 };
 
-// One quantizable layer. The model owns it; methods fill it; forward passes read it. Thread-compatible: passes may share
-// it while nobody writes.
+// One quantizable layer. The model owns it; methods fill it; forward passes read it. Thread-compatible:
+// passes may share it while nobody writes.
 struct Slot {
-  std::string name;                   // state-dict path: "down_blocks.0.resnets.0.conv1"
+  std::string name;  // state-dict path: "down_blocks.0.resnets.0.conv1"
   Role role = Role::kConv;
   // Geometry: a convolution's, or a linear with kh = kw = 1 and linear = true.
   bool linear = false;
   int64_t out_channels = 0, in_channels = 0, kh = 1, kw = 1, stride = 1;
-  std::array<int64_t, 4> pad{};       // top, left, bottom, right
-  at::Tensor weight, bias;            // f32; weight is undefined once packed, both once dropped
+  std::array<int64_t, 4> pad{};  // top, left, bottom, right
+  at::Tensor weight, bias;       // f32; weight is undefined once packed, both once dropped
 
   State state = State::kFloat;
-  int weight_bits = 0;                // 0: float
-  int activation_bits = 0;            // 0: float
-  bool activations_on = true;         // kSimulate: quantize the input too
-  std::vector<SlotPart> parts;        // one, or two for a split input; kMatmul: the two operands
-  at::Tensor simulated;               // kSimulate: the weight that runs, f32, may require gradients
-  int temporal_index = -1;            // >= 0: this layer's output is temporal feature i
+  int weight_bits = 0;          // 0: float
+  int activation_bits = 0;      // 0: float
+  bool activations_on = true;   // kSimulate: quantize the input too
+  std::vector<SlotPart> parts;  // one, or two for a split input; kMatmul: the two operands
+  at::Tensor simulated;         // kSimulate: the weight that runs, f32, may require gradients
+  int temporal_index = -1;      // >= 0: this layer's output is temporal feature i
 
   int64_t k() const { return in_channels * kh * kw; }
   bool quantized() const { return weight_bits > 0 || (role == Role::kMatmul && activation_bits > 0); }
@@ -80,11 +82,14 @@ struct Slot {
 // Runs the layer in its state. x: [B, C, H, W] for a convolution, [..., K] with B first for a linear; f32.
 at::Tensor Run(const Slot& slot, ForwardContext& ctx, const at::Tensor& x);
 
-// a @ b^T over the last two dimensions: a [B, h, T, D], b [B, h, S, D] -> [B, h, T, S]. REQUIRES: role kMatmul.
+// a @ b^T over the last two dimensions: a [B, h, T, D], b [B, h, S, D] -> [B, h, T, S]. REQUIRES: role
+// kMatmul.
 at::Tensor RunMatmul(const Slot& slot, ForwardContext& ctx, const at::Tensor& a, const at::Tensor& b);
 
-// s * (clamp(round(x/s) + z, 0, L-1) - z) with each row's range; straight-through gradient inside of the clamp.
-at::Tensor FakeQuantize(const at::Tensor& x, const Slot& slot, const SlotPart& part, const ForwardContext& ctx);
+// s * (clamp(round(x/s) + z, 0, L-1) - z) with each row's range; straight-through gradient inside of the
+// clamp.
+at::Tensor FakeQuantize(const at::Tensor& x, const Slot& slot, const SlotPart& part,
+                        const ForwardContext& ctx);
 
 // Dequantized weight of all parts, [N, C, kh, kw] or [N, K]: scale * (codes - zero).
 at::Tensor Dequantize(const Slot& slot);

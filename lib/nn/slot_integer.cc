@@ -11,7 +11,9 @@ namespace tempera::nn {
 namespace {
 
 // Rows of a tile: its columns (K bytes a row) and sums stay near the core.
-int64_t TileRows(int64_t k, int64_t n) { return std::clamp<int64_t>((256 << 10) / std::max<int64_t>(1, k + 4 * n), 16, 1024); }
+int64_t TileRows(int64_t k, int64_t n) {
+  return std::clamp<int64_t>((256 << 10) / std::max<int64_t>(1, k + 4 * n), 16, 1024);
+}
 
 // Scratch of one lane, grown to the largest layer it ran.
 struct Scratch {
@@ -30,14 +32,15 @@ T* Grow(std::vector<T>& v, int64_t size) {
 }
 
 // y[n][pixel] (+)= scale[n] * sums[pixel][n] (+ bias[n]); the first part writes, the second adds.
-void Epilogue(const int32_t* sums, int64_t rows, int64_t n_out, float x_scale, const float* scale, const float* bias,
-              bool first, float* y, int64_t stride_n, int64_t stride_row) {
+void Epilogue(const int32_t* sums, int64_t rows, int64_t n_out, float x_scale, const float* scale,
+              const float* bias, bool first, float* y, int64_t stride_n, int64_t stride_row) {
   for (int64_t n = 0; n < n_out; ++n) {
     const float s = x_scale * scale[n];
     const float b = first && bias != nullptr ? bias[n] : 0.0f;
     float* out = y + n * stride_n;
     if (first) {
-      for (int64_t r = 0; r < rows; ++r) out[r * stride_row] = s * static_cast<float>(sums[r * n_out + n]) + b;
+      for (int64_t r = 0; r < rows; ++r)
+        out[r * stride_row] = s * static_cast<float>(sums[r * n_out + n]) + b;
     } else {
       for (int64_t r = 0; r < rows; ++r) out[r * stride_row] += s * static_cast<float>(sums[r * n_out + n]);
     }
@@ -63,8 +66,16 @@ at::Tensor RunInteger(const Slot& slot, const ForwardContext& ctx, const at::Ten
     out_shape.back() = n_out;
     y = at::empty(out_shape, x.options());
   } else {
-    shape = {.c_in = 0, .h_in = x.size(2), .w_in = x.size(3), .kh = slot.kh, .kw = slot.kw, .stride = slot.stride,
-             .pad_top = slot.pad[0], .pad_left = slot.pad[1], .pad_bottom = slot.pad[2], .pad_right = slot.pad[3]};
+    shape = {.c_in = 0,
+             .h_in = x.size(2),
+             .w_in = x.size(3),
+             .kh = slot.kh,
+             .kw = slot.kw,
+             .stride = slot.stride,
+             .pad_top = slot.pad[0],
+             .pad_left = slot.pad[1],
+             .pad_bottom = slot.pad[2],
+             .pad_right = slot.pad[3]};
     rows = shape.h_out() * shape.w_out();
     y = at::empty({batch, n_out, shape.h_out(), shape.w_out()}, x.options());
   }
@@ -85,14 +96,15 @@ at::Tensor RunInteger(const Slot& slot, const ForwardContext& ctx, const at::Ten
           kernels::QuantizeU8(from, rows * part.channels, range.scale, range.zero, levels, codes);
         } else {
           for (int64_t r = 0; r < rows; ++r)
-            kernels::QuantizeU8(from + r * slot.in_channels + part.begin, part.channels, range.scale, range.zero, levels,
-                                codes + r * part.channels);
+            kernels::QuantizeU8(from + r * slot.in_channels + part.begin, part.channels, range.scale,
+                                range.zero, levels, codes + r * part.channels);
         }
       } else {
-        kernels::QuantizeToNhwc(from + part.begin * in_pixels, part.channels, in_pixels, range.scale, range.zero,
-                                levels, codes);
+        kernels::QuantizeToNhwc(from + part.begin * in_pixels, part.channels, in_pixels, range.scale,
+                                range.zero, levels, codes);
       }
-      const bool plain = slot.linear || (slot.kh == 1 && slot.kw == 1 && slot.stride == 1 && slot.pad == std::array<int64_t, 4>{});
+      const bool plain = slot.linear || (slot.kh == 1 && slot.kw == 1 && slot.stride == 1 &&
+                                         slot.pad == std::array<int64_t, 4>{});
       shape.c_in = part.channels;
       const int64_t k = part.packed.k;
       const int64_t tile = TileRows(k, n_out);
@@ -118,7 +130,8 @@ at::Tensor RunInteger(const Slot& slot, const ForwardContext& ctx, const at::Ten
   return y;
 }
 
-at::Tensor RunIntegerMatmul(const Slot& slot, const ForwardContext& ctx, const at::Tensor& a_in, const at::Tensor& b_in) {
+at::Tensor RunIntegerMatmul(const Slot& slot, const ForwardContext& ctx, const at::Tensor& a_in,
+                            const at::Tensor& b_in) {
   const at::Tensor a = a_in.contiguous(), b = b_in.contiguous();
   const int64_t batch = a.size(0), heads = a.size(1), m = a.size(2), n = b.size(2), k = a.size(3);
   const int32_t levels = 1 << slot.activation_bits;
@@ -138,10 +151,12 @@ at::Tensor RunIntegerMatmul(const Slot& slot, const ForwardContext& ctx, const a
       uint8_t* qb = Grow(scratch.columns, n * k);
       kernels::QuantizeU8(a.const_data_ptr<float>() + index * m * k, m * k, ra.scale, ra.zero, levels, qa);
       kernels::QuantizeU8(b.const_data_ptr<float>() + index * n * k, n * k, rb.scale, rb.zero, levels, qb);
-      const kernels::PackedMatrix w = kernels::Pack(kernels::Format::kInt8, slot.activation_bits, n, k, qb, zeros.data());
+      const kernels::PackedMatrix w =
+          kernels::Pack(kernels::Format::kInt8, slot.activation_bits, n, k, qb, zeros.data());
       int32_t* sums = Grow(scratch.sums, m * n);
       kernels::Choose(w).gemm({.m = m, .a = qa, .lda = k, .a_zero = ra.zero, .w = &w, .acc = sums});
-      Epilogue(sums, m, n, ra.scale, scales.data(), nullptr, true, y.mutable_data_ptr<float>() + index * m * n, 1, n);
+      Epilogue(sums, m, n, ra.scale, scales.data(), nullptr, true,
+               y.mutable_data_ptr<float>() + index * m * n, 1, n);
     }
   }
   return y;

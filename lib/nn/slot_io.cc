@@ -11,7 +11,8 @@ std::string PartName(const Slot& slot, const char* side, size_t part) {
   return slot.parts.size() == 1 ? Cat(slot.name, ".", side, ".") : Cat(slot.name, ".", side, ".", part, ".");
 }
 
-Result<at::Tensor> Find(const TensorFinder& find, const std::string& name, at::ScalarType type, at::IntArrayRef shape) {
+Result<at::Tensor> Find(const TensorFinder& find, const std::string& name, at::ScalarType type,
+                        at::IntArrayRef shape) {
   TEMPERA_ASSIGN(at::Tensor tensor, find(name));
   if (tensor.scalar_type() != type || tensor.sizes() != shape)
     return DataLoss("tensor ", name, ": wrong type or shape, got ", tensor.sizes(), ", want ", shape);
@@ -65,7 +66,8 @@ Status ImportWeights(Slot& slot, const TensorFinder& find) {
     const std::vector<int64_t> shape = WeightShape(slot, part);
     const int64_t k = part.channels * slot.kh * slot.kw;
     if (slot.weight_bits <= 4) {
-      TEMPERA_ASSIGN(const at::Tensor packed, Find(find, name + "codes", at::kByte, {slot.out_channels, (k + 1) / 2}));
+      TEMPERA_ASSIGN(const at::Tensor packed,
+                     Find(find, name + "codes", at::kByte, {slot.out_channels, (k + 1) / 2}));
       part.codes = at::empty(shape, at::kByte);
       kernels::UnpackCodes(kernels::Format::kInt4, slot.out_channels, k, packed.const_data_ptr<uint8_t>(),
                            part.codes.mutable_data_ptr<uint8_t>());
@@ -77,7 +79,8 @@ Status ImportWeights(Slot& slot, const TensorFinder& find) {
     part.zero = zero.to(at::kInt);
     const int64_t levels = int64_t{1} << slot.weight_bits;
     if (part.codes.max().item<int64_t>() >= levels || part.zero.max().item<int64_t>() >= levels)
-      return DataLoss("tensor ", name, "codes: a code or zero point is out of range, want less than ", levels);
+      return DataLoss("tensor ", name, "codes: a code or zero point is out of range, want less than ",
+                      levels);
     if (!at::isfinite(part.scale).all().item<bool>()) return DataLoss("tensor ", name, "scale: not finite");
   }
   return OkStatus();
@@ -88,14 +91,16 @@ Status ImportRanges(Slot& slot, const TensorFinder& find, int64_t steps) {
     const std::string name = PartName(slot, "input", p);
     TEMPERA_ASSIGN(const at::Tensor found, find(name + "scale"));
     const int64_t count = found.numel();
-    if (count != 1 && count != steps) return DataLoss("tensor ", name, "scale: got ", count, " ranges, want 1 or ", steps);
+    if (count != 1 && count != steps)
+      return DataLoss("tensor ", name, "scale: got ", count, " ranges, want 1 or ", steps);
     TEMPERA_ASSIGN(const at::Tensor scale, Find(find, name + "scale", at::kFloat, {count}));
     TEMPERA_ASSIGN(const at::Tensor zero, Find(find, name + "zero", at::kByte, {count}));
     slot.parts[p].ranges.clear();
     for (int64_t i = 0; i < count; ++i) {
       const Range range{scale.const_data_ptr<float>()[i], zero.const_data_ptr<uint8_t>()[i]};
       if (!(range.scale > 0) || !std::isfinite(range.scale) || range.zero >= 1 << slot.activation_bits)
-        return DataLoss("tensor ", name, "scale: range ", i, " is not usable, got scale ", range.scale, " and zero ", range.zero);
+        return DataLoss("tensor ", name, "scale: range ", i, " is not usable, got scale ", range.scale,
+                        " and zero ", range.zero);
       slot.parts[p].ranges.push_back(range);
     }
   }

@@ -3,7 +3,8 @@
 //   <slot>.weight.codes   U8 [N, C, kh, kw] (linear: [N, K]); at 4 bits [N, ceil(K / 2)], low nibble first
 //   <slot>.weight.scale   F32 [N]      <slot>.weight.zero  U8 [N]
 //   <slot>.input.scale    F32 [S]      <slot>.input.zero   U8 [S]     S = 1 (static) or one a step
-// A split input has weight.0, weight.1, input.0, input.1 instead; an attention product has input.0 and input.1.
+// A split input has weight.0, weight.1, input.0, input.1 instead; an attention product has input.0 and
+// input.1.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -24,7 +25,8 @@ using TensorFinder = std::function<Result<at::Tensor>(const std::string&)>;
 // REQUIRES: codes in every part (not packed).
 void ExportWeights(const Slot& slot, TensorMap& out);
 void ExportRanges(const Slot& slot, TensorMap& out);
-// Shapes, element types and values are checked against the slot's geometry and bits: DataLoss names the tensor.
+// Shapes, element types and values are checked against the slot's geometry and bits: DataLoss names the
+// tensor.
 Status ImportWeights(Slot& slot, const TensorFinder& find);
 // `steps`: how many a per-step table must have.
 Status ImportRanges(Slot& slot, const TensorFinder& find, int64_t steps);

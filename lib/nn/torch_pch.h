@@ -1,4 +1,5 @@
-// The one precompiled header of LibTorch code: what most of its files need. Anything rarer is included where it is used.
+// The one precompiled header of LibTorch code: what most of its files need. Anything rarer is included where
+// it is used.
 #pragma once
 
 #include <ATen/Context.h>

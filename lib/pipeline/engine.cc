@@ -25,7 +25,8 @@ double Milliseconds(std::chrono::steady_clock::time_point since) {
 
 // [C, H, W] in [-1, 1] to 8 bits: round half to even of 255 * clamp(x / 2 + 0.5, 0, 1).
 Picture ToPicture(const at::Tensor& x) {
-  const at::Tensor bytes = at::round((x / 2 + 0.5).clamp(0, 1) * 255).to(at::kByte).permute({1, 2, 0}).contiguous().cpu();
+  const at::Tensor bytes =
+      at::round((x / 2 + 0.5).clamp(0, 1) * 255).to(at::kByte).permute({1, 2, 0}).contiguous().cpu();
   Picture picture{.width = bytes.size(1), .height = bytes.size(0), .channels = bytes.size(2), .pixels = {}};
   const uint8_t* data = bytes.const_data_ptr<uint8_t>();
   picture.pixels.assign(data, data + bytes.numel());
@@ -55,9 +56,11 @@ class NetworkEngine final : public Engine {
  private:
   Result<std::shared_ptr<const Scheduler>> SchedulerFor(const ResolvedGeneration& r) const {
     if (info_.is_artifact) return schedule_;
-    return CreateScheduler({.config = scheduler_config_, .name = r.scheduler, .steps = r.steps, .eta = r.eta});
+    return CreateScheduler(
+        {.config = scheduler_config_, .name = r.scheduler, .steps = r.steps, .eta = r.eta});
   }
-  std::vector<FeatureError> StepErrors(const ServingSource& source, double timestep, int64_t train, double* total) const;
+  std::vector<FeatureError> StepErrors(const ServingSource& source, double timestep, int64_t train,
+                                       double* total) const;
 };
 
 Result<ResolvedGeneration> NetworkEngine::Resolve(const GenerationRequest& request) const {
@@ -68,39 +71,52 @@ Result<ResolvedGeneration> NetworkEngine::Resolve(const GenerationRequest& reque
   r.preview_interval = request.preview_interval;
   if (info_.classes > 0) {
     std::string named;
-    for (size_t i = 0; i < info_.class_names.size() && i < 32; ++i) named += Cat(i == 0 ? " (" : ", ", i, " ", info_.class_names[i]);
+    for (size_t i = 0; i < info_.class_names.size() && i < 32; ++i)
+      named += Cat(i == 0 ? " (" : ", ", i, " ", info_.class_names[i]);
     if (!named.empty()) named += ")";
     if (!request.class_label)
-      return InvalidArgument("class_label: is missing, ", info_.name, " is class-conditional, want 0 to ", info_.classes - 1, named);
+      return InvalidArgument("class_label: is missing, ", info_.name, " is class-conditional, want 0 to ",
+                             info_.classes - 1, named);
     if (*request.class_label < 0 || *request.class_label >= info_.classes)
-      return InvalidArgument("class_label: got ", *request.class_label, ", want 0 to ", info_.classes - 1, named);
+      return InvalidArgument("class_label: got ", *request.class_label, ", want 0 to ", info_.classes - 1,
+                             named);
     r.class_label = *request.class_label;
   } else if (request.class_label) {
-    return InvalidArgument("class_label: got ", *request.class_label, ", but ", info_.name, " is unconditional, want none");
+    return InvalidArgument("class_label: got ", *request.class_label, ", but ", info_.name,
+                           " is unconditional, want none");
   }
   if (info_.channels != 1 && info_.channels != 3 && info_.channels != 4)
-    return FailedPrecondition("model ", info_.name, ": paints ", info_.channels, " channels, a picture has 1, 3 or 4");
-  if (info_.height == 0) return FailedPrecondition("model ", info_.name, ": unet/config.json: sample_size is missing");
+    return FailedPrecondition("model ", info_.name, ": paints ", info_.channels,
+                              " channels, a picture has 1, 3 or 4");
+  if (info_.height == 0)
+    return FailedPrecondition("model ", info_.name, ": unet/config.json: sample_size is missing");
   if (info_.is_artifact) {
     if (request.scheduler && *request.scheduler != info_.scheduler)
-      return InvalidArgument("scheduler: got \"", *request.scheduler, "\", artifact ", info_.id.substr(0, 12), " serves ", info_.scheduler);
+      return InvalidArgument("scheduler: got \"", *request.scheduler, "\", artifact ", info_.id.substr(0, 12),
+                             " serves ", info_.scheduler);
     if (request.steps && *request.steps != info_.steps)
-      return InvalidArgument("steps: got ", *request.steps, ", artifact ", info_.id.substr(0, 12), " serves ", info_.steps);
+      return InvalidArgument("steps: got ", *request.steps, ", artifact ", info_.id.substr(0, 12), " serves ",
+                             info_.steps);
     if (request.eta && *request.eta != info_.eta)
-      return InvalidArgument("eta: got ", *request.eta, ", artifact ", info_.id.substr(0, 12), " serves ", info_.eta);
+      return InvalidArgument("eta: got ", *request.eta, ", artifact ", info_.id.substr(0, 12), " serves ",
+                             info_.eta);
     r.scheduler = info_.scheduler;
     r.steps = info_.steps;
     r.eta = info_.eta;
     return r;
   }
-  TEMPERA_ASSIGN(const auto scheduler, CreateScheduler({.config = scheduler_config_, .name = request.scheduler, .steps = request.steps, .eta = request.eta}));
+  TEMPERA_ASSIGN(const auto scheduler, CreateScheduler({.config = scheduler_config_,
+                                                        .name = request.scheduler,
+                                                        .steps = request.steps,
+                                                        .eta = request.eta}));
   r.scheduler = scheduler->name();
   r.steps = request.steps.value_or(static_cast<int>(scheduler->timesteps().size()));
   r.eta = scheduler->eta();
   return r;
 }
 
-std::vector<FeatureError> NetworkEngine::StepErrors(const ServingSource& source, double timestep, int64_t train, double* total) const {
+std::vector<FeatureError> NetworkEngine::StepErrors(const ServingSource& source, double timestep,
+                                                    int64_t train, double* total) const {
   std::map<std::string, std::pair<double, double>> by_group;
   std::pair<double, double> all;
   for (size_t i = 0; i < group_of_feature_.size(); ++i) {
@@ -110,11 +126,14 @@ std::vector<FeatureError> NetworkEngine::StepErrors(const ServingSource& source,
     all.first += source.difference2[i];
     all.second += source.norm2[i];
   }
-  const auto ratio = [](const std::pair<double, double>& sums) { return std::sqrt(sums.first / std::max(sums.second, 1e-30)); };
+  const auto ratio = [](const std::pair<double, double>& sums) {
+    return std::sqrt(sums.first / std::max(sums.second, 1e-30));
+  };
   *total = ratio(all);
   std::vector<FeatureError> errors;
   for (const auto& [group, sums] : by_group)
-    errors.push_back({.timestep_bin = TimestepBin(timestep, train), .block_group = group, .ratio = ratio(sums)});
+    errors.push_back(
+        {.timestep_bin = TimestepBin(timestep, train), .block_group = group, .ratio = ratio(sums)});
   return errors;
 }
 
@@ -128,7 +147,8 @@ Result<GenerationResult> NetworkEngine::Generate(const CallScope& scope, const R
     GenerationResult result;
     NoiseSource noise(request.seed);
     SamplerState state;
-    at::Tensor x = noise.Randn({1, info_.channels, info_.height, info_.width}).to(network_->device()) * scheduler->init_noise_sigma();
+    at::Tensor x = noise.Randn({1, info_.channels, info_.height, info_.width}).to(network_->device()) *
+                   scheduler->init_noise_sigma();
     for (size_t k = 0; k < timesteps.size(); ++k) {
       TEMPERA_TRY(scope.Check());
       const auto step_begin = std::chrono::steady_clock::now();
@@ -146,7 +166,12 @@ Result<GenerationResult> NetworkEngine::Generate(const CallScope& scope, const R
       x = scheduler->Step(output, static_cast<int64_t>(k), x, noise, state);
       if (!at::isfinite(x).all().item<bool>())
         return Internal("generation: step ", k, " gave numbers that are not finite");
-      StepEvent event{.step = static_cast<int>(k), .steps = static_cast<int>(timesteps.size()), .timestep = timesteps[k], .milliseconds = 0, .temporal_feature_error = {}, .errors = {}};
+      StepEvent event{.step = static_cast<int>(k),
+                      .steps = static_cast<int>(timesteps.size()),
+                      .timestep = timesteps[k],
+                      .milliseconds = 0,
+                      .temporal_feature_error = {},
+                      .errors = {}};
       if (source && reference_) {
         double total = 0;
         event.errors = StepErrors(*source, timesteps[k], scheduler->train_timesteps(), &total);
@@ -154,7 +179,8 @@ Result<GenerationResult> NetworkEngine::Generate(const CallScope& scope, const R
       }
       event.milliseconds = Milliseconds(step_begin);
       if (events.on_step) events.on_step(event);
-      if (events.on_preview && request.preview_interval > 0 && (k + 1) % static_cast<size_t>(request.preview_interval) == 0 && k + 1 < timesteps.size())
+      if (events.on_preview && request.preview_interval > 0 &&
+          (k + 1) % static_cast<size_t>(request.preview_interval) == 0 && k + 1 < timesteps.size())
         events.on_preview(event, ToPicture(x[0]));
       result.steps.push_back(std::move(event));
     }
@@ -200,7 +226,8 @@ void InitCompute() {
 }
 void InitComputeThread() { at::set_num_threads(1); }
 
-Result<std::shared_ptr<const Engine>> Engine::LoadModel(const CallScope& scope, const std::filesystem::path& path) {
+Result<std::shared_ptr<const Engine>> Engine::LoadModel(const CallScope& scope,
+                                                        const std::filesystem::path& path) {
   TEMPERA_TRY(scope.Check());
   TEMPERA_ASSIGN(const ModelFolder folder, OpenModelFolder(path));
   auto engine = std::make_shared<NetworkEngine>();
@@ -223,14 +250,17 @@ Result<std::shared_ptr<const Engine>> Engine::LoadModel(const CallScope& scope, 
   return engine;
 }
 
-Result<std::shared_ptr<const Engine>> Engine::LoadArtifact(const CallScope& scope, const std::filesystem::path& folder,
-                                                           const std::string& id, const EngineOptions& options) {
+Result<std::shared_ptr<const Engine>> Engine::LoadArtifact(const CallScope& scope,
+                                                           const std::filesystem::path& folder,
+                                                           const std::string& id,
+                                                           const EngineOptions& options) {
   TEMPERA_ASSIGN(const std::string text, ReadFile(folder / kManifestFile, kManifestFile));
   TEMPERA_ASSIGN(const Manifest manifest, Manifest::Parse(text, kManifestFile));
   return LoadArtifactAs(scope, folder, manifest, id, options);
 }
 
-Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope, const std::filesystem::path& folder,
+Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope,
+                                                     const std::filesystem::path& folder,
                                                      const Manifest& manifest, const std::string& id,
                                                      const EngineOptions& options) {
   TEMPERA_TRY(scope.Check());
@@ -241,10 +271,14 @@ Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope, con
 
   auto engine = std::make_shared<NetworkEngine>();
   engine->artifact_steps_ = schedule.steps;
-  TEMPERA_ASSIGN(engine->schedule_, CreateScheduler({.config = schedule.config, .label = "manifest.json: schedule", .name = schedule.scheduler,
-                                                     .steps = schedule.steps, .eta = schedule.eta}));
+  TEMPERA_ASSIGN(engine->schedule_, CreateScheduler({.config = schedule.config,
+                                                     .label = "manifest.json: schedule",
+                                                     .name = schedule.scheduler,
+                                                     .steps = schedule.steps,
+                                                     .eta = schedule.eta}));
   if (engine->schedule_->timesteps() != schedule.timesteps)
-    return FailedPrecondition("manifest.json: schedule: this build makes other timesteps of it, quantize again");
+    return FailedPrecondition(
+        "manifest.json: schedule: this build makes other timesteps of it, quantize again");
 
   // Codes stand in the file instead of quantized weights; time layers may have been dropped.
   if (!manifest.slots.is_array()) return DataLoss("manifest.json: slots is wrong, want a list");
@@ -269,7 +303,8 @@ Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope, con
       absent.insert(row.name + ".weight");
       for (const char* tensor : {"codes", "scale", "zero"}) {
         params.MarkUsed(Cat(row.name, ".weight.", tensor));
-        for (int64_t p = 0; p < row.parts && row.parts > 1; ++p) params.MarkUsed(Cat(row.name, ".weight.", p, ".", tensor));
+        for (int64_t p = 0; p < row.parts && row.parts > 1; ++p)
+          params.MarkUsed(Cat(row.name, ".weight.", p, ".", tensor));
       }
     }
     rows.push_back(std::move(row));
@@ -290,9 +325,10 @@ Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope, con
     for (const Row& row : rows) {
       nn::Slot* slot = network.FindSlot(row.name);
       if (slot == nullptr || static_cast<int64_t>(slot->parts.size()) != row.parts)
-        return DataLoss("manifest.json: slots: the network has no such layer \"", row.name, "\" of ", row.parts, " parts");
-      const bool bits_ok = row.weight_bits >= 0 && row.weight_bits <= 8 && row.activation_bits >= 0 && row.activation_bits <= 8 &&
-                           row.weight_bits != 1 && row.activation_bits != 1;
+        return DataLoss("manifest.json: slots: the network has no such layer \"", row.name, "\" of ",
+                        row.parts, " parts");
+      const bool bits_ok = row.weight_bits >= 0 && row.weight_bits <= 8 && row.activation_bits >= 0 &&
+                           row.activation_bits <= 8 && row.weight_bits != 1 && row.activation_bits != 1;
       if (!bits_ok) return DataLoss("manifest.json: slots: ", row.name, ": bits out of range");
       slot->weight_bits = row.weight_bits;
       slot->activation_bits = row.activation_bits;
@@ -305,7 +341,8 @@ Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope, con
         slot->state = nn::State::kInteger;
       }
     }
-    for (size_t i = 0; i < network.temporal_slots().size(); ++i) network.temporal_slots()[i]->temporal_index = static_cast<int>(i);
+    for (size_t i = 0; i < network.temporal_slots().size(); ++i)
+      network.temporal_slots()[i]->temporal_index = static_cast<int>(i);
     if (model.temporal_bits > 0) {
       TEMPERA_ASSIGN(engine->cache_, ImportCache(network, model.temporal_bits, steps, finder(tables)));
     } else {
@@ -346,8 +383,10 @@ Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope, con
   }
   if (options.metric && manifest.files.contains(kReferenceFile)) {
     TEMPERA_ASSIGN(const auto reference, WeightSource::OpenFile(folder / kReferenceFile, kReferenceFile));
-    TEMPERA_ASSIGN(engine->reference_, ImportReference(scope, model.network_config, network, schedule.timesteps, reference));
-    for (const at::Tensor& f : engine->reference_->features) info.reference_bytes += static_cast<int64_t>(f.nbytes());
+    TEMPERA_ASSIGN(engine->reference_,
+                   ImportReference(scope, model.network_config, network, schedule.timesteps, reference));
+    for (const at::Tensor& f : engine->reference_->features)
+      info.reference_bytes += static_cast<int64_t>(f.nbytes());
   }
   if (manifest.baseline.is_array()) {
     for (const Json& item : manifest.baseline) {

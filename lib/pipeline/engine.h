@@ -28,30 +28,30 @@ struct FeatureError {
 struct FeatureBaseline {
   int timestep_bin = 0;
   std::string block_group;
-  double ratio = 0;         // mean
+  double ratio = 0;          // mean
   double low = 0, high = 0;  // least and greatest: the mean of any traffic lies between them
 };
 
 // What a loaded thing is and what it accepts. Fixed at load.
 struct EngineInfo {
   bool is_artifact = false;
-  std::string id;             // artifact id, or empty
-  std::string name;           // last component of the model's folder (for an artifact: of its source)
+  std::string id;    // artifact id, or empty
+  std::string name;  // last component of the model's folder (for an artifact: of its source)
   std::string source_sha256;
-  std::string pipeline;       // "DDPMPipeline" ...
-  std::string family;         // "unet"
+  std::string pipeline;  // "DDPMPipeline" ...
+  std::string family;    // "unet"
   int64_t channels = 0, height = 0, width = 0;
-  int64_t classes = 0;        // 0: unconditional
+  int64_t classes = 0;                   // 0: unconditional
   std::vector<std::string> class_names;  // empty, or one per class
   // The schedule used when the request names none. An artifact serves this schedule only.
   std::string scheduler;
   int steps = 0;
   double eta = 0;
   std::vector<std::string> schedulers;  // names that a request may give
-  int64_t weight_bytes = 0;     // resident weights, packed as they are
-  int64_t cache_bytes = 0;      // resident temporal feature cache
-  int64_t cache_entries = 0;    // features in it: (step, class, module)
-  int64_t reference_bytes = 0;  // full-precision features for the error metric
+  int64_t weight_bytes = 0;             // resident weights, packed as they are
+  int64_t cache_bytes = 0;              // resident temporal feature cache
+  int64_t cache_entries = 0;            // features in it: (step, class, module)
+  int64_t reference_bytes = 0;          // full-precision features for the error metric
   int64_t memory_bytes() const { return weight_bytes + cache_bytes + reference_bytes; }
   // Expected temporal-feature error per step bin and block group (from the manifest); empty for a model.
   std::vector<FeatureBaseline> baseline;
@@ -72,15 +72,15 @@ struct ResolvedGeneration {
   int64_t class_label = -1;  // -1: unconditional
   uint64_t seed = 0;
   std::string scheduler;
-  int steps = 0;       // network evaluations may differ from the request's count where the schedule says so
+  int steps = 0;  // network evaluations may differ from the request's count where the schedule says so
   double eta = 0;
   int preview_interval = 0;
 };
 
 struct StepEvent {
-  int step = 0;           // ordinal k, 0 = the noisiest
+  int step = 0;  // ordinal k, 0 = the noisiest
   int steps = 0;
-  double timestep = 0;    // tau
+  double timestep = 0;  // tau
   double milliseconds = 0;
   // Over all features of the step; unset for a full-precision model and where the metric is off.
   std::optional<double> temporal_feature_error;
@@ -101,34 +101,38 @@ struct GenerationResult {
 };
 
 struct GenerationEvents {
-  std::function<void(const StepEvent&)> on_step;                       // after each step
-  std::function<void(const StepEvent&, const Picture&)> on_preview;    // when asked for
+  std::function<void(const StepEvent&)> on_step;                     // after each step
+  std::function<void(const StepEvent&, const Picture&)> on_preview;  // when asked for
 };
 
 struct EngineOptions {
   bool metric = true;  // load the full-precision features and compute the temporal-feature error
 };
 
-// Immutable after load, shared by every lane. Thread-safe: each Generate call runs wholly on the calling thread, which
-// must have called InitComputeThread.
+// Immutable after load, shared by every lane. Thread-safe: each Generate call runs wholly on the calling
+// thread, which must have called InitComputeThread.
 class Engine {
  public:
   // A diffusers folder in full precision. Errors name files relative to the folder.
-  static Result<std::shared_ptr<const Engine>> LoadModel(const CallScope& scope, const std::filesystem::path& folder);
+  static Result<std::shared_ptr<const Engine>> LoadModel(const CallScope& scope,
+                                                         const std::filesystem::path& folder);
   // An artifact's folder whose files were verified (VerifyArtifact).
-  static Result<std::shared_ptr<const Engine>> LoadArtifact(const CallScope& scope, const std::filesystem::path& folder,
-                                                            const std::string& id, const EngineOptions& options);
+  static Result<std::shared_ptr<const Engine>> LoadArtifact(const CallScope& scope,
+                                                            const std::filesystem::path& folder,
+                                                            const std::string& id,
+                                                            const EngineOptions& options);
   virtual ~Engine() = default;
 
   virtual const EngineInfo& info() const = 0;
-  // Applies defaults and checks every field. InvalidArgument names field, value and what is accepted; an artifact
-  // refuses a schedule that it was not quantized for, and says which it serves.
+  // Applies defaults and checks every field. InvalidArgument names field, value and what is accepted; an
+  // artifact refuses a schedule that it was not quantized for, and says which it serves.
   virtual Result<ResolvedGeneration> Resolve(const GenerationRequest& request) const = 0;
-  // Paints one picture. The same resolved request gives the same bytes on every thread. Cancel and deadline are checked
-  // before each step.
+  // Paints one picture. The same resolved request gives the same bytes on every thread. Cancel and deadline
+  // are checked before each step.
   virtual Result<GenerationResult> Generate(const CallScope& scope, const ResolvedGeneration& request,
                                             const GenerationEvents& events) const = 0;
-  // For the test of the integrity alarm: flips one bit of the resident feature cache; false if there is no cache.
+  // For the test of the integrity alarm: flips one bit of the resident feature cache; false if there is no
+  // cache.
   virtual bool CorruptCacheForTest(int64_t entry) const = 0;
   // Multiplications that time layers ran since load.
   virtual int64_t TemporalMultiplications() const = 0;
@@ -136,7 +140,8 @@ class Engine {
 
 // Call once at program start, before any thread: probes the processor and caps what libraries may use of it.
 void InitCompute();
-// Call first on every thread that computes: one intra-op thread, so that results do not depend on the thread count.
+// Call first on every thread that computes: one intra-op thread, so that results do not depend on the thread
+// count.
 void InitComputeThread();
 
 }  // namespace tempera

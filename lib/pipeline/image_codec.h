@@ -16,8 +16,8 @@ enum class ImageFormat { kPng, kWebp, kJpeg };
 Result<ImageFormat> ParseImageFormat(std::string_view word);
 std::string_view MimeType(ImageFormat format);
 
-// PNG is lossless at a fixed zlib level and carries `text` as tEXt chunks; WebP is lossless; JPEG has quality 95.
-// REQUIRES: 1, 3 or 4 channels.
+// PNG is lossless at a fixed zlib level and carries `text` as tEXt chunks; WebP is lossless; JPEG has
+// quality 95. REQUIRES: 1, 3 or 4 channels.
 Result<std::string> EncodeImage(const Picture& picture, ImageFormat format,
                                 const std::map<std::string, std::string>& text = {});
 

@@ -3,8 +3,13 @@
 namespace tempera {
 
 Json ArtifactModel::ToJson() const {
-  return {{"name", name}, {"pipeline", pipeline}, {"family", family}, {"network_label", network_label},
-          {"network_config", network_config}, {"class_names", class_names}, {"temporal_bits", temporal_bits},
+  return {{"name", name},
+          {"pipeline", pipeline},
+          {"family", family},
+          {"network_label", network_label},
+          {"network_config", network_config},
+          {"class_names", class_names},
+          {"temporal_bits", temporal_bits},
           {"dropped_parameters", dropped_parameters}};
 }
 
@@ -18,14 +23,17 @@ Result<ArtifactModel> ArtifactModel::FromJson(const Json& json) {
   f.Need("class_names", m.class_names);
   f.Need("temporal_bits", m.temporal_bits);
   f.Need("dropped_parameters", m.dropped_parameters);
-  if (const Json* config = f.Raw("network_config"); config != nullptr) m.network_config = *config;
-  else f.Fail("network_config", "is missing");
+  if (const Json* config = f.Raw("network_config"); config != nullptr)
+    m.network_config = *config;
+  else
+    f.Fail("network_config", "is missing");
   TEMPERA_TRY(f.Finish());
   return m;
 }
 
 Json ArtifactSchedule::ToJson() const {
-  return {{"scheduler", scheduler}, {"config", config}, {"steps", steps}, {"eta", eta}, {"timesteps", timesteps}};
+  return {
+      {"scheduler", scheduler}, {"config", config}, {"steps", steps}, {"eta", eta}, {"timesteps", timesteps}};
 }
 
 Result<ArtifactSchedule> ArtifactSchedule::FromJson(const Json& json) {
@@ -35,8 +43,10 @@ Result<ArtifactSchedule> ArtifactSchedule::FromJson(const Json& json) {
   f.Need("steps", s.steps);
   f.Need("eta", s.eta);
   f.Need("timesteps", s.timesteps);
-  if (const Json* config = f.Raw("config"); config != nullptr) s.config = *config;
-  else f.Fail("config", "is missing");
+  if (const Json* config = f.Raw("config"); config != nullptr)
+    s.config = *config;
+  else
+    f.Fail("config", "is missing");
   TEMPERA_TRY(f.Finish());
   return s;
 }

@@ -6,8 +6,10 @@
 
 namespace tempera {
 
-// An engine over the tensors of `folder`, read as `manifest` says; the folder's own manifest.json is not looked at.
-Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope, const std::filesystem::path& folder,
+// An engine over the tensors of `folder`, read as `manifest` says; the folder's own manifest.json is not
+// looked at.
+Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope,
+                                                     const std::filesystem::path& folder,
                                                      const Manifest& manifest, const std::string& id,
                                                      const EngineOptions& options);
 
@@ -16,17 +18,17 @@ struct ArtifactModel {
   std::string name, pipeline, family, network_label;
   Json network_config;
   std::vector<std::string> class_names;
-  int temporal_bits = 0;                         // of the feature cache; 0: the method keeps none
-  std::vector<std::string> dropped_parameters;   // time layers that the full cache made needless
+  int temporal_bits = 0;                        // of the feature cache; 0: the method keeps none
+  std::vector<std::string> dropped_parameters;  // time layers that the full cache made needless
   Json ToJson() const;
   static Result<ArtifactModel> FromJson(const Json& json);
 };
 struct ArtifactSchedule {
   std::string scheduler;
-  Json config;                                   // the model's scheduler_config.json with the spec's spacing
-  int steps = 0;                                 // as requested
+  Json config;    // the model's scheduler_config.json with the spec's spacing
+  int steps = 0;  // as requested
   double eta = 0;
-  std::vector<double> timesteps;                 // of each network evaluation
+  std::vector<double> timesteps;  // of each network evaluation
   Json ToJson() const;
   static Result<ArtifactSchedule> FromJson(const Json& json);
 };

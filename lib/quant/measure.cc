@@ -81,7 +81,8 @@ Result<std::vector<LayerError>> Quantizer::MeasureLayers(const CallScope& scope)
     e.output_error = std::sqrt(total.difference2 / std::max(total.norm2, 1e-30));
     e.clipping = total.values > 0 ? total.clipped / total.values : 0;
     if (slot.weight_bits > 0)
-      e.weight_error = (nn::Dequantize(slot) - slot.weight).norm().item<double>() / std::max(slot.weight.norm().item<double>(), 1e-30);
+      e.weight_error = (nn::Dequantize(slot) - slot.weight).norm().item<double>() /
+                       std::max(slot.weight.norm().item<double>(), 1e-30);
     errors.push_back(e);
   }
   return errors;

@@ -4,13 +4,25 @@ namespace tempera {
 
 const std::vector<QuantMethod>& QuantMethods() {
   static const std::vector<QuantMethod> methods{
-      {.name = "minmax", .summary = "nearest rounding, min-max scales, one static activation range",
-       .search_scales = false, .reconstruct = false, .temporal_apart = false, .ranges_per_step = false},
-      {.name = "brecq", .summary = "block reconstruction with the temporal layers inside their blocks, one static range",
-       .search_scales = true, .reconstruct = true, .temporal_apart = false, .ranges_per_step = false},
+      {.name = "minmax",
+       .summary = "nearest rounding, min-max scales, one static activation range",
+       .search_scales = false,
+       .reconstruct = false,
+       .temporal_apart = false,
+       .ranges_per_step = false},
+      {.name = "brecq",
+       .summary = "block reconstruction with the temporal layers inside their blocks, one static range",
+       .search_scales = true,
+       .reconstruct = true,
+       .temporal_apart = false,
+       .ranges_per_step = false},
       {.name = "tfmq",
-       .summary = "temporal information reconstructed alone, cached and selected; blocks reconstructed on it; ranges per step",
-       .search_scales = true, .reconstruct = true, .temporal_apart = true, .ranges_per_step = true},
+       .summary = "temporal information reconstructed alone, cached and selected; blocks reconstructed on "
+                  "it; ranges per step",
+       .search_scales = true,
+       .reconstruct = true,
+       .temporal_apart = true,
+       .ranges_per_step = true},
   };
   return methods;
 }

@@ -4,7 +4,6 @@
 #include <ATen/Functions.h>
 
 #include <atomic>
-
 #include <cmath>
 #include <set>
 
@@ -28,13 +27,15 @@ at::Generator Stream(uint64_t seed, uint64_t purpose, uint64_t index) {
 
 }  // namespace
 
-Result<std::unique_ptr<Quantizer>> Quantizer::Create(const CallScope& scope, const ModelFolder& folder, const QuantSpec& spec,
-                                                     Lanes& lanes) {
+Result<std::unique_ptr<Quantizer>> Quantizer::Create(const CallScope& scope, const ModelFolder& folder,
+                                                     const QuantSpec& spec, Lanes& lanes) {
   std::unique_ptr<Quantizer> q(new Quantizer(spec, lanes));
   nn::Params params(folder.weights, at::kCPU);
   TEMPERA_ASSIGN(q->network_, BuildDenoiser(folder.network_config, folder.network_label, params));
-  if (q->network_->info().height == 0) return InvalidArgument(folder.network_label, ": sample_size is missing, quantization needs it");
-  SchedulerRequest want{.config = folder.scheduler_config, .name = spec.scheduler, .steps = spec.steps, .eta = spec.eta};
+  if (q->network_->info().height == 0)
+    return InvalidArgument(folder.network_label, ": sample_size is missing, quantization needs it");
+  SchedulerRequest want{
+      .config = folder.scheduler_config, .name = spec.scheduler, .steps = spec.steps, .eta = spec.eta};
   if (!spec.spacing.empty()) want.spacing = spec.spacing;
   TEMPERA_ASSIGN(q->scheduler_, CreateScheduler(want));
   TEMPERA_ASSIGN(q->trace_, TraceTib(*q->network_));
@@ -64,7 +65,8 @@ Status Quantizer::Calibrate(const CallScope& scope, const StageProgress& progres
       const int64_t begin = shard * kShardRows, end = std::min(rows_.samples, begin + kShardRows);
       NoiseSource noise(spec_.seed * 1000003 + static_cast<uint64_t>(shard));
       SamplerState state;
-      at::Tensor x = noise.Randn({end - begin, info.in_channels, info.height, info.width}) * scheduler_->init_noise_sigma();
+      at::Tensor x = noise.Randn({end - begin, info.in_channels, info.height, info.width}) *
+                     scheduler_->init_noise_sigma();
       TableSource features(exact_);
       for (int64_t k = 0; k < steps; ++k) {
         TEMPERA_TRY(scope.Check());
@@ -142,7 +144,8 @@ Status Quantizer::Temporal(const CallScope& scope) {
   if (method_.reconstruct && !learned.empty()) {
     const auto& timesteps = scheduler_->timesteps();
     const int64_t count = exact_.steps * exact_.classes;
-    // Targets: the features of every (step, class); for a method that leaves them in their blocks, the embedding.
+    // Targets: the features of every (step, class); for a method that leaves them in their blocks, the
+    // embedding.
     std::vector<at::Tensor> targets;
     if (method_.temporal_apart) {
       for (const at::Tensor& f : exact_.features) targets.push_back(f.view({count, -1}));
@@ -177,7 +180,8 @@ Status Quantizer::Temporal(const CallScope& scope) {
     };
     constexpr int64_t kShardsOfBatch = 2;
     const auto loss = [&](int iteration, int64_t shard) {
-      at::Generator generator = Stream(spec_.seed, 1, static_cast<uint64_t>(iteration * kShardsOfBatch + shard));
+      at::Generator generator =
+          Stream(spec_.seed, 1, static_cast<uint64_t>(iteration * kShardsOfBatch + shard));
       const at::Tensor rows = at::randint(count, {std::min<int64_t>(count, 16)}, generator, at::kLong);
       return loss_of(context_of(rows), rows);
     };
@@ -190,7 +194,8 @@ Status Quantizer::Temporal(const CallScope& scope) {
     };
     // The time path is small: four times the blocks' iterations cost less than one block.
     TEMPERA_ASSIGN(const RoundingResult rounding,
-                   LearnRounding(scope, learned, kShardsOfBatch, loss, full, {.max_iterations = 4 * spec_.max_iterations}, lanes_));
+                   LearnRounding(scope, learned, kShardsOfBatch, loss, full,
+                                 {.max_iterations = 4 * spec_.max_iterations}, lanes_));
     outcomes_.push_back({"time", rounding});
   }
   return method_.temporal_apart ? TemporalRanges(scope) : OkStatus();
@@ -207,7 +212,8 @@ Status Quantizer::TemporalRanges(const CallScope& scope) {
     TEMPERA_TRY(scope.Check());
     return nn::TorchEdge("temporal ranges", [&]() -> Status {
       const at::NoGradGuard guard;
-      nn::ForwardContext ctx = TableContext(*network_, scheduler_->timesteps(), k * exact_.classes, (k + 1) * exact_.classes);
+      nn::ForwardContext ctx =
+          TableContext(*network_, scheduler_->timesteps(), k * exact_.classes, (k + 1) * exact_.classes);
       ctx.observer = &observer;
       (void)network_->TemporalFeatures(ctx);
       return OkStatus();
@@ -258,7 +264,9 @@ Status Quantizer::CacheAndSelect(const CallScope& scope) {
 bool Quantizer::time_layers_dropped() const { return method_.temporal_apart && selection_.all_cached(); }
 
 int64_t Quantizer::unit_count() const { return static_cast<int64_t>(network_->units().size()); }
-const std::string& Quantizer::unit_name(int64_t unit) const { return network_->units()[static_cast<size_t>(unit)].name; }
+const std::string& Quantizer::unit_name(int64_t unit) const {
+  return network_->units()[static_cast<size_t>(unit)].name;
+}
 
 std::vector<nn::Slot*> Quantizer::LearnedSlots(const Unit& unit) const {
   std::vector<nn::Slot*> slots;
@@ -271,8 +279,8 @@ bool Quantizer::UnitLearns(int64_t unit) const {
   return method_.reconstruct && !LearnedSlots(network_->units()[static_cast<size_t>(unit)]).empty();
 }
 
-Result<at::Tensor> Quantizer::RunOnRows(const CallScope& scope, const Unit& unit, const std::vector<at::Tensor>& inputs,
-                                        const FeatureTable* features) {
+Result<at::Tensor> Quantizer::RunOnRows(const CallScope& scope, const Unit& unit,
+                                        const std::vector<at::Tensor>& inputs, const FeatureTable* features) {
   const int64_t count = inputs[0].size(0), shards = Shards(count);
   std::vector<at::Tensor> outputs(static_cast<size_t>(shards));
   const Status ran2 = lanes_.ParallelFor(shards, [&](int64_t shard) -> Status {
@@ -319,7 +327,8 @@ Status Quantizer::RunUnit(const CallScope& scope, int64_t index, bool learn) {
 
   if (learn && UnitLearns(index)) {
     const int64_t count = target.size(0);
-    const int64_t rows_of_shard = std::min<int64_t>(kShardRows, spec_.batch), shards = std::max<int64_t>(1, spec_.batch / rows_of_shard);
+    const int64_t rows_of_shard = std::min<int64_t>(kShardRows, spec_.batch),
+                  shards = std::max<int64_t>(1, spec_.batch / rows_of_shard);
     const auto loss_of = [&](const std::vector<int64_t>& rows) {
       const at::Tensor pick = at::tensor(rows, at::kLong);
       nn::ForwardContext ctx = RowContext(rows);
@@ -344,7 +353,8 @@ Status Quantizer::RunUnit(const CallScope& scope, int64_t index, bool learn) {
         return nn::TorchEdge(unit.name, [&]() -> Status {
           const at::NoGradGuard guard;
           std::vector<int64_t> rows;
-          for (int64_t i = shard * kShardRows; i < std::min(fixed, (shard + 1) * kShardRows); ++i) rows.push_back(i * count / fixed);
+          for (int64_t i = shard * kShardRows; i < std::min(fixed, (shard + 1) * kShardRows); ++i)
+            rows.push_back(i * count / fixed);
           losses[static_cast<size_t>(shard)] = loss_of(rows).item<double>();
           return OkStatus();
         });
@@ -354,7 +364,8 @@ Status Quantizer::RunUnit(const CallScope& scope, int64_t index, bool learn) {
       return sum / static_cast<double>(losses.size());
     };
     TEMPERA_ASSIGN(const RoundingResult rounding,
-                   LearnRounding(scope, LearnedSlots(unit), shards, loss, full, {.max_iterations = spec_.max_iterations}, lanes_));
+                   LearnRounding(scope, LearnedSlots(unit), shards, loss, full,
+                                 {.max_iterations = spec_.max_iterations}, lanes_));
     outcomes_.push_back({unit.name, rounding});
   }
 
@@ -362,14 +373,16 @@ Status Quantizer::RunUnit(const CallScope& scope, int64_t index, bool learn) {
   exact_values_[u + 1] = target;
   for (const int value : unit.inputs)
     if (last_reader_[static_cast<size_t>(value)] == static_cast<int>(u))
-      exact_values_[static_cast<size_t>(value)] = quantized_values_[static_cast<size_t>(value)] = at::Tensor();
+      exact_values_[static_cast<size_t>(value)] = quantized_values_[static_cast<size_t>(value)] =
+          at::Tensor();
   if (u + 1 == network_->units().size()) exact_values_.clear(), quantized_values_.clear();
   return OkStatus();
 }
 
 nn::TensorMap Quantizer::ExportUnit(int64_t unit) const {
   nn::TensorMap out;
-  for (const nn::Slot* slot : LearnedSlots(network_->units()[static_cast<size_t>(unit)])) nn::ExportWeights(*slot, out);
+  for (const nn::Slot* slot : LearnedSlots(network_->units()[static_cast<size_t>(unit)]))
+    nn::ExportWeights(*slot, out);
   return out;
 }
 
@@ -443,17 +456,21 @@ nn::TensorMap Quantizer::ArtifactWeights() const {
     if (!(time_layers_dropped() && temporal.contains(slot.name + ".weight"))) nn::ExportWeights(slot, out);
   }
   for (const auto& [name, tensor] : network_->parameters())
-    if (!quantized.contains(name) && !(time_layers_dropped() && temporal.contains(name))) out[name] = tensor.contiguous();
+    if (!quantized.contains(name) && !(time_layers_dropped() && temporal.contains(name)))
+      out[name] = tensor.contiguous();
   return out;
 }
 
-nn::TensorMap Quantizer::ArtifactReference() const { return ExportReference(*network_, trace_.parameters, exact_); }
+nn::TensorMap Quantizer::ArtifactReference() const {
+  return ExportReference(*network_, trace_.parameters, exact_);
+}
 
 nn::TensorMap Quantizer::ArtifactTables() const {
   nn::TensorMap out;
   const std::set<std::string> temporal(trace_.parameters.begin(), trace_.parameters.end());
   for (const nn::Slot& slot : network_->slots())
-    if (slot.activation_bits > 0 && !(time_layers_dropped() && temporal.contains(slot.name + ".weight"))) nn::ExportRanges(slot, out);
+    if (slot.activation_bits > 0 && !(time_layers_dropped() && temporal.contains(slot.name + ".weight")))
+      nn::ExportRanges(slot, out);
   if (method_.temporal_apart) ExportCache(cache_, *network_, out);
   return out;
 }

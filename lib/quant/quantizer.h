@@ -24,7 +24,8 @@
 
 namespace tempera {
 
-// Rows of the network's inputs along full-precision trajectories: row k * samples + s is sample s entering step k.
+// Rows of the network's inputs along full-precision trajectories: row k * samples + s is sample s entering
+// step k.
 struct CalibrationRows {
   int64_t samples = 0;
   at::Tensor x;                // [K * samples, C, H, W] f32
@@ -40,35 +41,39 @@ struct UnitOutcome {
 // What one layer loses, on calibration inputs at its place in the quantized network.
 struct LayerError {
   std::string slot;
-  double weight_error = 0;   // |w^ - w| / |w|
-  double output_error = 0;   // |y^ - y| / |y| for the same input
-  double clipping = 0;       // share of input values outside of the range
+  double weight_error = 0;  // |w^ - w| / |w|
+  double output_error = 0;  // |y^ - y| / |y| for the same input
+  double clipping = 0;      // share of input values outside of the range
 };
 
 using StageProgress = std::function<void(const std::string& unit, int64_t done, int64_t total)>;
 
-// Owns the network while it is quantized. Stages are called in the order of the declarations; Export and Import carry
-// what a stage decided, so that a resumed job skips it. Results depend on model, spec and build, not on the lanes.
+// Owns the network while it is quantized. Stages are called in the order of the declarations; Export and
+// Import carry what a stage decided, so that a resumed job skips it. Results depend on model, spec and build,
+// not on the lanes.
 class Quantizer {
  public:
-  static Result<std::unique_ptr<Quantizer>> Create(const CallScope& scope, const ModelFolder& folder, const QuantSpec& spec,
-                                                   Lanes& lanes);
+  static Result<std::unique_ptr<Quantizer>> Create(const CallScope& scope, const ModelFolder& folder,
+                                                   const QuantSpec& spec, Lanes& lanes);
 
   // 1. Latents of the full-precision sampler. Not exported: cheaper to repeat than to keep.
   Status Calibrate(const CallScope& scope, const StageProgress& progress);
   // 2. Scales and nearest codes of every weight.
   Status InitWeights(const CallScope& scope, const StageProgress& progress);
-  // 3. The temporal information block. tfmq: joint rounding of trunk and features on the finite set of (step, class),
+  // 3. The temporal information block. tfmq: joint rounding of trunk and features on the finite set of (step,
+  // class),
   //    exact ranges per step; others: rounding of the trunk alone where the method reconstructs.
   Status Temporal(const CallScope& scope);
   nn::TensorMap ExportTemporal() const;
   Status ImportTemporal(const nn::TensorFinder& find);
-  // 4. tfmq: the cache and, per (step, feature), the strategy with the smaller error. The blocks after it see the
+  // 4. tfmq: the cache and, per (step, feature), the strategy with the smaller error. The blocks after it see
+  // the
   //    features that will be served.
   Status CacheAndSelect(const CallScope& scope);
-  // 5. Units in execution order; each sees the quantized prefix as input and the full-precision output as target.
+  // 5. Units in execution order; each sees the quantized prefix as input and the full-precision output as
+  // target.
   int64_t unit_count() const;
-  bool UnitLearns(int64_t unit) const;        // it has rounding to learn
+  bool UnitLearns(int64_t unit) const;  // it has rounding to learn
   const std::string& unit_name(int64_t unit) const;
   // `learn` false: the unit's codes were imported; only carries the values on to the next unit.
   Status RunUnit(const CallScope& scope, int64_t unit, bool learn);
@@ -99,13 +104,14 @@ class Quantizer {
   const std::vector<UnitOutcome>& outcomes() const { return outcomes_; }
 
  private:
-  Quantizer(const QuantSpec& spec, Lanes& lanes) : spec_(spec), method_(*FindMethod(spec.method)), lanes_(lanes) {}
+  Quantizer(const QuantSpec& spec, Lanes& lanes)
+      : spec_(spec), method_(*FindMethod(spec.method)), lanes_(lanes) {}
 
   // A context of calibration rows.
   nn::ForwardContext RowContext(const std::vector<int64_t>& rows) const;
   // One unit on all rows, in shards; REQUIRES: slots in the state to run.
-  Result<at::Tensor> RunOnRows(const CallScope& scope, const Unit& unit, const std::vector<at::Tensor>& inputs,
-                               const FeatureTable* features);
+  Result<at::Tensor> RunOnRows(const CallScope& scope, const Unit& unit,
+                               const std::vector<at::Tensor>& inputs, const FeatureTable* features);
   // Rounding variables live in these.
   std::vector<nn::Slot*> LearnedSlots(const Unit& unit) const;
   bool Apart(const nn::Slot& slot) const;  // a time layer that its own stage treats

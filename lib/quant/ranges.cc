@@ -56,27 +56,34 @@ nn::Range SearchRange(const at::Tensor& x, int bits) {
   return best;
 }
 
-RangeObserver::RangeObserver(const std::vector<nn::Slot*>& slots, int64_t steps, RangeRule rule) : rule_(rule) {
+RangeObserver::RangeObserver(const std::vector<nn::Slot*>& slots, int64_t steps, RangeRule rule)
+    : rule_(rule) {
   for (nn::Slot* slot : slots) {
     Entry& entry = entries_[slot];
     entry.slot = slot;
-    entry.extremes.assign(slot->parts.size(), std::vector<std::pair<float, float>>(static_cast<size_t>(steps)));
-    for (nn::SlotPart& part : slot->parts) part.ranges.assign(rule == RangeRule::kStatic ? 1 : static_cast<size_t>(steps), {});
+    entry.extremes.assign(slot->parts.size(),
+                          std::vector<std::pair<float, float>>(static_cast<size_t>(steps)));
+    for (nn::SlotPart& part : slot->parts)
+      part.ranges.assign(rule == RangeRule::kStatic ? 1 : static_cast<size_t>(steps), {});
   }
 }
 
-void RangeObserver::OnInput(const nn::Slot& slot, size_t part, const at::Tensor& x, const nn::ForwardContext& ctx) {
+void RangeObserver::OnInput(const nn::Slot& slot, size_t part, const at::Tensor& x,
+                            const nn::ForwardContext& ctx) {
   const auto it = entries_.find(&slot);
   TEMPERA_CHECK(it != entries_.end(), slot.name);
-  for (const int64_t k : ctx.step) TEMPERA_CHECK(k == ctx.step[0], Cat(slot.name, ": rows of several steps in one observing pass"));
+  for (const int64_t k : ctx.step)
+    TEMPERA_CHECK(k == ctx.step[0], Cat(slot.name, ": rows of several steps in one observing pass"));
   const auto k = static_cast<size_t>(ctx.step[0]);
   if (rule_ == RangeRule::kSearch && slot.activation_bits < 8) {
     it->second.slot->parts[part].ranges[k] = SearchRange(x, slot.activation_bits);
     return;
   }
   const std::pair<float, float> extremes{x.min().item<float>(), x.max().item<float>()};
-  if (rule_ == RangeRule::kStatic) it->second.extremes[part][k] = extremes;
-  else it->second.slot->parts[part].ranges[k] = RangeOf(extremes.first, extremes.second, slot.activation_bits);
+  if (rule_ == RangeRule::kStatic)
+    it->second.extremes[part][k] = extremes;
+  else
+    it->second.slot->parts[part].ranges[k] = RangeOf(extremes.first, extremes.second, slot.activation_bits);
 }
 
 void RangeObserver::FinishStatic() {

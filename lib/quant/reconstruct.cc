@@ -46,23 +46,22 @@ Rounding Begin(nn::Slot& slot, nn::SlotPart& part) {
   return r;
 }
 
-at::Tensor Soft(const Rounding& r) {
-  return ((r.base + H(r.alpha)).clamp(0, r.top) - r.zero) * r.scale;
-}
+at::Tensor Soft(const Rounding& r) { return ((r.base + H(r.alpha)).clamp(0, r.top) - r.zero) * r.scale; }
 
 void Join(const std::vector<Rounding>& all, nn::Slot& slot, bool gradients) {
   std::vector<at::Tensor> parts;
   for (const Rounding& r : all)
     if (r.slot == &slot) parts.push_back(Soft(r));
-  slot.simulated = (parts.size() == 1 ? parts[0] : at::cat(parts, 1)).contiguous().set_requires_grad(gradients);
+  slot.simulated =
+      (parts.size() == 1 ? parts[0] : at::cat(parts, 1)).contiguous().set_requires_grad(gradients);
 }
 
 }  // namespace
 
-Result<RoundingResult> LearnRounding(const CallScope& scope, const std::vector<nn::Slot*>& slots, int64_t shards,
-                                     const std::function<at::Tensor(int, int64_t)>& loss,
-                                     const std::function<Result<double>()>& full_loss, const RoundingOptions& options,
-                                     Lanes& lanes) {
+Result<RoundingResult> LearnRounding(const CallScope& scope, const std::vector<nn::Slot*>& slots,
+                                     int64_t shards, const std::function<at::Tensor(int, int64_t)>& loss,
+                                     const std::function<Result<double>()>& full_loss,
+                                     const RoundingOptions& options, Lanes& lanes) {
   RoundingResult result;
   const at::NoGradGuard guard;
   TEMPERA_ASSIGN(result.nearest_loss, full_loss());
@@ -73,8 +72,8 @@ Result<RoundingResult> LearnRounding(const CallScope& scope, const std::vector<n
   for (nn::Slot* slot : slots)
     for (nn::SlotPart& part : slot->parts) all.push_back(Begin(*slot, part));
 
-  // The published schedule moves a variable by lr 1e-3 for 20,000 iterations; a shorter one keeps the path's length
-  // within what a variable needs to saturate, |alpha| = 2.4, several times over.
+  // The published schedule moves a variable by lr 1e-3 for 20,000 iterations; a shorter one keeps the path's
+  // length within what a variable needs to saturate, |alpha| = 2.4, several times over.
   const double rate = std::clamp(12.0 / options.max_iterations, 1e-3, 5e-2);
   int warmup = std::max(1, options.max_iterations * 2 / 5);  // at most; shorter on a plateau
   int anneal = options.max_iterations - warmup;
@@ -110,13 +109,15 @@ Result<RoundingResult> LearnRounding(const CallScope& scope, const std::vector<n
         const at::AutoGradMode with_gradients(true);
         const at::Tensor value = loss(it, shard) / static_cast<double>(shards);
         losses[static_cast<size_t>(shard)] = value.item<double>();
-        gradients[static_cast<size_t>(shard)] = torch::autograd::grad({value}, inputs, {}, std::nullopt, false, true);
+        gradients[static_cast<size_t>(shard)] =
+            torch::autograd::grad({value}, inputs, {}, std::nullopt, false, true);
         return OkStatus();
       });
     }));
     double total = 0;
     for (const double l : losses) total += l;
-    if (!std::isfinite(total)) return Internal("reconstruction of ", slots[0]->name, ": the loss is not finite");
+    if (!std::isfinite(total))
+      return Internal("reconstruction of ", slots[0]->name, ": the loss is not finite");
 
     const bool regularised = it >= warmup;
     const double progress = regularised ? std::min(1.0, static_cast<double>(it - warmup) / anneal) : 0;
@@ -153,7 +154,8 @@ Result<RoundingResult> LearnRounding(const CallScope& scope, const std::vector<n
     window += total;
     if ((it + 1) % kWindow == 0) {
       if (!regularised && it + 1 < warmup && window > 0.99 * previous) {
-        // A plateau: the published ratio of warm-up to annealing is 1 to 4; half of it keeps short runs binding.
+        // A plateau: the published ratio of warm-up to annealing is 1 to 4; half of it keeps short runs
+        // binding.
         warmup = it + 1;
         anneal = std::min(options.max_iterations - warmup, std::max(3 * kWindow, 2 * warmup));
       }

@@ -1,4 +1,5 @@
-// Learned rounding (AdaRound) of a group of layers against the full-precision outputs of what they are part of.
+// Learned rounding (AdaRound) of a group of layers against the full-precision outputs of what they are part
+// of.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -21,20 +22,23 @@ struct RoundingOptions {
 
 struct RoundingResult {
   int iterations = 0;
-  double nearest_loss = 0;   // with nearest rounding
-  double final_loss = 0;     // with the hardened codes
-  double hard_ratio = 1;     // share of H within 0.01 of 0 or 1 before hardening
+  double nearest_loss = 0;  // with nearest rounding
+  double final_loss = 0;    // with the hardened codes
+  double hard_ratio = 1;    // share of H within 0.01 of 0 or 1 before hardening
 };
 
 // Learns for every weight of `slots` whether its code is rounded down or up.
-//   loss(iteration, shard): scalar reconstruction loss of one shard of the iteration's minibatch, built from the slots'
+//   loss(iteration, shard): scalar reconstruction loss of one shard of the iteration's minibatch, built from
+//   the slots'
 //     simulated weights (which require gradients while it runs). Must depend on its arguments alone.
 //   full_loss(): the loss over a fixed set of rows, with the slots' present weights and no gradients.
-// Gradients of shards are summed in order: the result does not depend on the number of lanes. At the end codes hold the
-// hard choice, or the nearest codes if those are no worse by full_loss. REQUIRES: InitWeights was called on each slot.
-Result<RoundingResult> LearnRounding(const CallScope& scope, const std::vector<nn::Slot*>& slots, int64_t shards,
+// Gradients of shards are summed in order: the result does not depend on the number of lanes. At the end
+// codes hold the hard choice, or the nearest codes if those are no worse by full_loss. REQUIRES: InitWeights
+// was called on each slot.
+Result<RoundingResult> LearnRounding(const CallScope& scope, const std::vector<nn::Slot*>& slots,
+                                     int64_t shards,
                                      const std::function<at::Tensor(int iteration, int64_t shard)>& loss,
-                                     const std::function<Result<double>()>& full_loss, const RoundingOptions& options,
-                                     Lanes& lanes);
+                                     const std::function<Result<double>()>& full_loss,
+                                     const RoundingOptions& options, Lanes& lanes);
 
 }  // namespace tempera

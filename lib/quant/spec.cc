@@ -37,12 +37,24 @@ Json QuantSpec::ToJson() const {
     if (o.activation_bits) item["activation_bits"] = *o.activation_bits;
     list.push_back(item);
   }
-  return {{"method", method}, {"weight_bits", weight_bits}, {"activation_bits", activation_bits},
-          {"boundary_bits", boundary_bits}, {"quantize_attention", quantize_attention}, {"overrides", list},
-          {"scheduler", scheduler}, {"steps", steps}, {"eta", eta}, {"spacing", spacing},
-          {"samples_per_step", samples_per_step}, {"seed", seed}, {"classes", classes},
-          {"max_iterations", max_iterations}, {"batch", batch}, {"temporal_strategy", temporal_strategy},
-          {"evaluation_pictures", evaluation_pictures}, {"compare", compare}};
+  return {{"method", method},
+          {"weight_bits", weight_bits},
+          {"activation_bits", activation_bits},
+          {"boundary_bits", boundary_bits},
+          {"quantize_attention", quantize_attention},
+          {"overrides", list},
+          {"scheduler", scheduler},
+          {"steps", steps},
+          {"eta", eta},
+          {"spacing", spacing},
+          {"samples_per_step", samples_per_step},
+          {"seed", seed},
+          {"classes", classes},
+          {"max_iterations", max_iterations},
+          {"batch", batch},
+          {"temporal_strategy", temporal_strategy},
+          {"evaluation_pictures", evaluation_pictures},
+          {"compare", compare}};
 }
 
 Result<QuantSpec> QuantSpec::FromJson(const Json& json, const std::string& label) {
@@ -58,8 +70,10 @@ Result<QuantSpec> QuantSpec::FromJson(const Json& json, const std::string& label
   f.Need("eta", s.eta);
   f.Need("spacing", s.spacing);
   f.Need("samples_per_step", s.samples_per_step);
-  if (const Json* seed = f.Raw("seed"); seed != nullptr && seed->is_number_unsigned()) s.seed = seed->get<uint64_t>();
-  else f.Fail("seed", "is wrong, want an unsigned integer");
+  if (const Json* seed = f.Raw("seed"); seed != nullptr && seed->is_number_unsigned())
+    s.seed = seed->get<uint64_t>();
+  else
+    f.Fail("seed", "is wrong, want an unsigned integer");
   f.Need("classes", s.classes);
   f.Need("max_iterations", s.max_iterations);
   f.Need("batch", s.batch);
@@ -94,15 +108,18 @@ Result<QuantSpec> ResolveSpec(const QuantRequest& r, const std::filesystem::path
   s.method = r.method.value_or(s.method);
   TEMPERA_TRY(CheckMethod("method", s.method));
   s.weight_bits = r.weight_bits.value_or(s.weight_bits);
-  if (!IsBits(s.weight_bits)) return InvalidArgument("weight_bits: got ", s.weight_bits, ", want 4, 5, 6 or 8");
+  if (!IsBits(s.weight_bits))
+    return InvalidArgument("weight_bits: got ", s.weight_bits, ", want 4, 5, 6 or 8");
   s.activation_bits = r.activation_bits.value_or(s.activation_bits);
   if (!IsBits(s.activation_bits) && s.activation_bits != 32)
     return InvalidArgument("activation_bits: got ", s.activation_bits, ", want 4, 5, 6, 8 or 32");
   s.boundary_bits = r.boundary_bits.value_or(s.boundary_bits);
-  if (s.boundary_bits != 0 && s.boundary_bits != 8) return InvalidArgument("boundary_bits: got ", s.boundary_bits, ", want 0 or 8");
+  if (s.boundary_bits != 0 && s.boundary_bits != 8)
+    return InvalidArgument("boundary_bits: got ", s.boundary_bits, ", want 0 or 8");
   s.quantize_attention = r.quantize_attention.value_or(s.quantize_attention);
   if (s.quantize_attention && s.activation_bits == 32)
-    return InvalidArgument("quantize_attention: got true with activation_bits 32, want activation_bits of at most 8");
+    return InvalidArgument(
+        "quantize_attention: got true with activation_bits 32, want activation_bits of at most 8");
   s.seed = r.seed.value_or(s.seed);
   s.samples_per_step = r.samples_per_step.value_or(32);
   TEMPERA_TRY(CheckRange("samples_per_step", s.samples_per_step, 1, 4096));
@@ -114,7 +131,8 @@ Result<QuantSpec> ResolveSpec(const QuantRequest& r, const std::filesystem::path
   TEMPERA_TRY(CheckRange("evaluation_pictures", s.evaluation_pictures, 0, 100000));
   s.temporal_strategy = r.temporal_strategy.value_or("select");
   if (std::find(std::begin(kStrategies), std::end(kStrategies), s.temporal_strategy) == std::end(kStrategies))
-    return InvalidArgument("temporal_strategy: got \"", s.temporal_strategy, "\", want reconstruct, cache or select");
+    return InvalidArgument("temporal_strategy: got \"", s.temporal_strategy,
+                           "\", want reconstruct, cache or select");
   if (!FindMethod(s.method)->temporal_apart) {
     if (r.temporal_strategy && s.temporal_strategy != "reconstruct")
       return InvalidArgument("temporal_strategy: got \"", s.temporal_strategy, "\" for method ", s.method,
@@ -123,19 +141,25 @@ Result<QuantSpec> ResolveSpec(const QuantRequest& r, const std::filesystem::path
   }
   for (const std::string& name : r.compare) {
     TEMPERA_TRY(CheckMethod("compare", name));
-    if (name != s.method && std::find(s.compare.begin(), s.compare.end(), name) == s.compare.end()) s.compare.push_back(name);
+    if (name != s.method && std::find(s.compare.begin(), s.compare.end(), name) == s.compare.end())
+      s.compare.push_back(name);
   }
 
   // What only the model can tell.
   TEMPERA_ASSIGN(const ModelFolder folder, OpenModelFolder(model_folder));
   nn::Params params(folder.weights, at::kCPU);
-  TEMPERA_ASSIGN(const std::unique_ptr<Denoiser> network, BuildDenoiser(folder.network_config, folder.network_label, params));
+  TEMPERA_ASSIGN(const std::unique_ptr<Denoiser> network,
+                 BuildDenoiser(folder.network_config, folder.network_label, params));
   for (const SlotOverride& o : r.overrides) {
-    if (network->FindSlot(o.slot) == nullptr) return InvalidArgument("overrides: the model has no layer \"", o.slot, "\"");
+    if (network->FindSlot(o.slot) == nullptr)
+      return InvalidArgument("overrides: the model has no layer \"", o.slot, "\"");
     if (o.weight_bits && *o.weight_bits != 0 && !IsBits(*o.weight_bits))
-      return InvalidArgument("overrides: ", o.slot, ": weight_bits: got ", *o.weight_bits, ", want 0, 4, 5, 6 or 8");
-    if (o.activation_bits && *o.activation_bits != 0 && *o.activation_bits != 32 && !IsBits(*o.activation_bits))
-      return InvalidArgument("overrides: ", o.slot, ": activation_bits: got ", *o.activation_bits, ", want 0, 4, 5, 6, 8 or 32");
+      return InvalidArgument("overrides: ", o.slot, ": weight_bits: got ", *o.weight_bits,
+                             ", want 0, 4, 5, 6 or 8");
+    if (o.activation_bits && *o.activation_bits != 0 && *o.activation_bits != 32 &&
+        !IsBits(*o.activation_bits))
+      return InvalidArgument("overrides: ", o.slot, ": activation_bits: got ", *o.activation_bits,
+                             ", want 0, 4, 5, 6, 8 or 32");
   }
   s.overrides = r.overrides;
   const int64_t classes = network->info().classes;
@@ -149,7 +173,11 @@ Result<QuantSpec> ResolveSpec(const QuantRequest& r, const std::filesystem::path
     const int64_t count = std::min(classes, kMost);
     for (int64_t i = 0; i < count; ++i) s.classes.push_back(i * classes / count);
   }
-  SchedulerRequest want{.config = folder.scheduler_config, .name = r.scheduler, .steps = r.steps, .eta = r.eta, .spacing = r.spacing};
+  SchedulerRequest want{.config = folder.scheduler_config,
+                        .name = r.scheduler,
+                        .steps = r.steps,
+                        .eta = r.eta,
+                        .spacing = r.spacing};
   TEMPERA_ASSIGN(const auto scheduler, CreateScheduler(want));
   s.scheduler = scheduler->name();
   s.steps = static_cast<int>(scheduler->timesteps().size());

@@ -19,25 +19,25 @@ struct SlotOverride {
 };
 
 struct QuantSpec {
-  std::string method = "tfmq";       // a row of the method table
-  int weight_bits = 4;               // 4, 5, 6, 8
-  int activation_bits = 8;           // 4, 5, 6, 8; 32 keeps activations in float
-  int boundary_bits = 0;             // conv_in, conv_out, first time linear: 0 float, 8
-  bool quantize_attention = false;   // attention operands (QK^T and PV) at activation_bits
+  std::string method = "tfmq";      // a row of the method table
+  int weight_bits = 4;              // 4, 5, 6, 8
+  int activation_bits = 8;          // 4, 5, 6, 8; 32 keeps activations in float
+  int boundary_bits = 0;            // conv_in, conv_out, first time linear: 0 float, 8
+  bool quantize_attention = false;  // attention operands (QK^T and PV) at activation_bits
   std::vector<SlotOverride> overrides;
 
-  std::string scheduler;             // a row of the scheduler table
+  std::string scheduler;  // a row of the scheduler table
   int steps = 0;
   double eta = 0;
-  std::string spacing;               // "leading", "trailing", "linspace"
+  std::string spacing;  // "leading", "trailing", "linspace"
 
   int samples_per_step = 0;
-  uint64_t seed = 0;                 // calibration noise and minibatches
-  std::vector<int64_t> classes;      // classes to calibrate on; empty: unconditional
+  uint64_t seed = 0;             // calibration noise and minibatches
+  std::vector<int64_t> classes;  // classes to calibrate on; empty: unconditional
 
-  int max_iterations = 0;            // reconstruction cap a unit
-  int batch = 0;                     // rows an iteration
-  std::string temporal_strategy;     // "reconstruct", "cache", "select"
+  int max_iterations = 0;         // reconstruction cap a unit
+  int batch = 0;                  // rows an iteration
+  std::string temporal_strategy;  // "reconstruct", "cache", "select"
 
   int evaluation_pictures = 0;       // paired pictures in the evaluation; 0: none
   std::vector<std::string> compare;  // other methods to run beside, for the report
@@ -47,12 +47,12 @@ struct QuantSpec {
   static Result<QuantSpec> FromJson(const Json& json, const std::string& label);
 };
 
-// A request as the client wrote it: unset fields take defaults that suit the model. Field names as in QuantSpec; errors
-// begin with the field's name.
+// A request as the client wrote it: unset fields take defaults that suit the model. Field names as in
+// QuantSpec; errors begin with the field's name.
 struct QuantRequest {
   std::optional<std::string> method, scheduler, spacing, temporal_strategy;
-  std::optional<int> weight_bits, activation_bits, boundary_bits, steps, samples_per_step, max_iterations, batch,
-      evaluation_pictures;
+  std::optional<int> weight_bits, activation_bits, boundary_bits, steps, samples_per_step, max_iterations,
+      batch, evaluation_pictures;
   std::optional<bool> quantize_attention;
   std::optional<double> eta;
   std::optional<uint64_t> seed;
@@ -61,7 +61,8 @@ struct QuantRequest {
   std::vector<std::string> compare;
 };
 
-// Opens the model's folder (configs and headers, no weights are read), applies defaults and checks every field.
+// Opens the model's folder (configs and headers, no weights are read), applies defaults and checks every
+// field.
 Result<QuantSpec> ResolveSpec(const QuantRequest& request, const std::filesystem::path& model_folder);
 
 // Names of the method table, in its order.

@@ -66,7 +66,10 @@ void InitWeights(nn::Slot& slot, bool search) {
     }
     part.scale = best_scale.view({-1}).contiguous();
     part.zero = best_zero.view({-1}).to(at::kInt).contiguous();
-    part.codes = at::clamp(at::round(flat / best_scale) + best_zero, 0, top).to(at::kByte).view(w.sizes()).contiguous();
+    part.codes = at::clamp(at::round(flat / best_scale) + best_zero, 0, top)
+                     .to(at::kByte)
+                     .view(w.sizes())
+                     .contiguous();
   }
 }
 
@@ -81,13 +84,22 @@ Json SlotTable(const Denoiser& network) {
   for (const Unit& unit : network.units())
     for (const nn::Slot* slot : unit.slots) {
       if (slot->role == nn::Role::kMatmul && slot->activation_bits == 0) continue;
-      table.push_back({{"slot", slot->name}, {"role", nn::RoleName(slot->role)}, {"unit", unit.name}, {"group", unit.group},
-                       {"weight_bits", slot->weight_bits}, {"activation_bits", slot->activation_bits},
+      table.push_back({{"slot", slot->name},
+                       {"role", nn::RoleName(slot->role)},
+                       {"unit", unit.name},
+                       {"group", unit.group},
+                       {"weight_bits", slot->weight_bits},
+                       {"activation_bits", slot->activation_bits},
                        {"parts", slot->parts.size()}});
     }
   for (const nn::Slot* slot : network.temporal_trunk())
-    table.push_back({{"slot", slot->name}, {"role", nn::RoleName(slot->role)}, {"unit", "time"}, {"group", "time"},
-                     {"weight_bits", slot->weight_bits}, {"activation_bits", slot->activation_bits}, {"parts", 1}});
+    table.push_back({{"slot", slot->name},
+                     {"role", nn::RoleName(slot->role)},
+                     {"unit", "time"},
+                     {"group", "time"},
+                     {"weight_bits", slot->weight_bits},
+                     {"activation_bits", slot->activation_bits},
+                     {"parts", 1}});
   return table;
 }
 

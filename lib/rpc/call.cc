@@ -47,8 +47,7 @@ CallScope::Clock::time_point Deadline(const grpc::CallbackServerContext& context
 }  // namespace
 
 Status CheckRequestId(std::string_view id) {
-  if (id.size() > 36)
-    return InvalidArgument("request_id: got ", id.size(), " characters, want at most 36");
+  if (id.size() > 36) return InvalidArgument("request_id: got ", id.size(), " characters, want at most 36");
   if (!Printable(id)) return InvalidArgument("request_id: want printable ASCII characters without spaces");
   return OkStatus();
 }
@@ -68,7 +67,8 @@ std::string RandomId() {
   return id;
 }
 
-CallInfo ReadCall(grpc::CallbackServerContext& context, std::string_view message_request_id, std::stop_token stop) {
+CallInfo ReadCall(grpc::CallbackServerContext& context, std::string_view message_request_id,
+                  std::stop_token stop) {
   CallInfo info;
   const std::string_view header = Find(context, "x-request-id");
   if (!message_request_id.empty() && CheckRequestId(message_request_id).ok()) {

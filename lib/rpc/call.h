@@ -1,4 +1,5 @@
-// What one call carries beside its message: ids for the logs, deadline, stop. And unary calls that finish on any thread.
+// What one call carries beside its message: ids for the logs, deadline, stop. And unary calls that finish on
+// any thread.
 #pragma once
 
 #include <google/protobuf/message.h>
@@ -16,7 +17,8 @@
 
 namespace tempera::rpc {
 
-// At most 36 printable ASCII characters without space; empty is legal: no id. InvalidArgument names the field.
+// At most 36 printable ASCII characters without space; empty is legal: no id. InvalidArgument names the
+// field.
 Status CheckRequestId(std::string_view id);
 // 32 random hexadecimal digits.
 std::string RandomId();
@@ -29,13 +31,14 @@ struct CallInfo {
 };
 
 // Reads the metadata and answers `x-request-id` (and `traceparent` as it came) in the initial metadata.
-CallInfo ReadCall(grpc::CallbackServerContext& context, std::string_view message_request_id, std::stop_token stop);
+CallInfo ReadCall(grpc::CallbackServerContext& context, std::string_view message_request_id,
+                  std::stop_token stop);
 
 // A cancelled call whose deadline has passed reports the deadline.
 Status CancelReason(const CallScope& scope, const Status& status);
 
-// A unary call: lives until gRPC is done with it. Finish() exactly once, from any thread; until then request, response
-// and context are valid. Thread-compatible.
+// A unary call: lives until gRPC is done with it. Finish() exactly once, from any thread; until then request,
+// response and context are valid. Thread-compatible.
 class UnaryCall final : public grpc::ServerUnaryReactor {
  public:
   // `request` gives field paths for errors.

@@ -5,7 +5,6 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
-
 #include <optional>
 #include <set>
 
@@ -19,7 +18,9 @@ using Code = beast::error_code;
 }  // namespace
 
 Result<HostPort> ParseHostPort(const std::string& text) {
-  const auto bad = [&] { return InvalidArgument("address: got \"", text, "\", want HOST:PORT, [IPV6]:PORT or :PORT"); };
+  const auto bad = [&] {
+    return InvalidArgument("address: got \"", text, "\", want HOST:PORT, [IPV6]:PORT or :PORT");
+  };
   const size_t colon = text.rfind(':');
   if (colon == std::string::npos) return bad();
   HostPort parts{text.substr(0, colon), text.substr(colon + 1)};
@@ -28,8 +29,8 @@ Result<HostPort> ParseHostPort(const std::string& text) {
   } else if (parts.host.find(':') != std::string::npos || parts.host.find('[') != std::string::npos) {
     return bad();
   }
-  if (parts.port.empty() || parts.port.size() > 5 || parts.port.find_first_not_of("0123456789") != std::string::npos ||
-      std::stoi(parts.port) > 65535)
+  if (parts.port.empty() || parts.port.size() > 5 ||
+      parts.port.find_first_not_of("0123456789") != std::string::npos || std::stoi(parts.port) > 65535)
     return bad();
   return parts;
 }
@@ -52,7 +53,8 @@ struct HttpServerState : std::enable_shared_from_this<HttpServerState> {
   bool closed = false;
 };
 
-// One client: request, answer, request ... until it closes, errs or times out. Keeps itself alive by its pending operation.
+// One client: request, answer, request ... until it closes, errs or times out. Keeps itself alive by its
+// pending operation.
 class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
  public:
   HttpConnection(tcp::socket socket, std::shared_ptr<HttpServerState> state)
@@ -79,7 +81,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
     if (state_->closed) return Close();
     if (error == http::error::header_limit) return Answer({431, "headers: too long\n"}, false, 11);
     if (error == http::error::body_limit) return Answer({413, "body: not wanted\n"}, false, 11);
-    // Other errors of the parser's own: the client does not speak HTTP. Of the socket: it is gone or too slow.
+    // Other errors of the parser's own: the client does not speak HTTP. Of the socket: it is gone or too
+    // slow.
     if (error && error.category() == http::make_error_code(http::error::bad_method).category() &&
         error != http::error::end_of_stream && error != http::error::partial_message)
       return Answer({400, "request: cannot be parsed\n"}, false, 11);

@@ -1,15 +1,13 @@
 // A small HTTP/1.1 server for probes and scrapes: GET and HEAD of a fixed set of paths, on an Asio loop.
 #pragma once
 
-#include <utility>  // Boost 1.74's awaitable.hpp needs it first
-
 #include <boost/asio/io_context.hpp>
-
 #include <chrono>
 #include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>  // Boost 1.74's awaitable.hpp needs it first
 
 #include "base/status.h"
 
@@ -25,14 +23,15 @@ struct HttpOptions {
   std::string listen = "127.0.0.1:9464";  // HOST:PORT ("[::1]:9464" for IPv6); port 0: any free one
   size_t max_connections = 256;           // more wait in the kernel's queue until one closes
   size_t max_header_bytes = 8192;         // 431 beyond
-  // A connection must send its whole request, and take its whole answer, within this time each; idle ones are closed.
+  // A connection must send its whole request, and take its whole answer, within this time each; idle ones are
+  // closed.
   std::chrono::milliseconds timeout{10'000};
 };
 
 struct HttpServerState;
 
-// Anything but GET and HEAD is 405, an unknown path 404, a body 413. Handlers run on the loop's threads: they must not
-// block for long.
+// Anything but GET and HEAD is 405, an unknown path 404, a body 413. Handlers run on the loop's threads: they
+// must not block for long.
 class HttpServer {
  public:
   using Handlers = std::map<std::string, std::function<HttpAnswer()>>;
@@ -40,7 +39,8 @@ class HttpServer {
   // Unavailable names the address. The loop must outlive the server and be run by one thread.
   static Result<std::unique_ptr<HttpServer>> Start(boost::asio::io_context& loop, const HttpOptions& options,
                                                    Handlers handlers);
-  // Stops listening and closes every connection. REQUIRES: on the loop's thread, or after the loop has stopped.
+  // Stops listening and closes every connection. REQUIRES: on the loop's thread, or after the loop has
+  // stopped.
   ~HttpServer();
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;

@@ -1,6 +1,8 @@
 #include "rpc/server.h"
 
 #include <google/protobuf/descriptor.h>
+#include <google/protobuf/stubs/logging.h>
+#include <grpc/support/log.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/support/server_interceptor.h>
@@ -8,6 +10,7 @@
 #include <atomic>
 
 #include "base/call.h"
+#include "base/log.h"
 #include "rpc/status_map.h"
 
 namespace tempera::rpc {
@@ -29,8 +32,8 @@ std::string_view CodeClass(grpc::StatusCode code) {
   }
 }
 
-// Lives as long as one call: counts it, and sees to it that every error carries details, also those that gRPC makes (a
-// message that cannot be parsed).
+// Lives as long as one call: counts it, and sees to it that every error carries details, also those that gRPC
+// makes (a message that cannot be parsed).
 class CallCounter final : public grpc::experimental::Interceptor {
  public:
   CallCounter(Metrics& metrics, std::string method) : metrics_(metrics), method_(std::move(method)) {
@@ -39,9 +42,8 @@ class CallCounter final : public grpc::experimental::Interceptor {
   ~CallCounter() override {
     metrics_.requests_in_flight.Add(-1, method_);
     metrics_.requests.Add(1, method_, CodeName(code_));
-    metrics_.request_seconds.Observe(
-        std::chrono::duration<double>(CallScope::Clock::now() - start_).count(), method_,
-        CodeClass(static_cast<grpc::StatusCode>(code_.load())));
+    metrics_.request_seconds.Observe(std::chrono::duration<double>(CallScope::Clock::now() - start_).count(),
+                                     method_, CodeClass(static_cast<grpc::StatusCode>(code_.load())));
   }
   void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
     using grpc::experimental::InterceptionHookPoints;
@@ -76,6 +78,18 @@ class CallCounterFactory final : public grpc::experimental::ServerInterceptorFac
   const std::set<std::string, std::less<>> known_;
 };
 
+// What the libraries would print goes to our log: clients cause it (a message that is no UTF-8), so it is not
+// for people to act on.
+void RouteLibraryLogs() {
+  google::protobuf::SetLogHandler([](google::protobuf::LogLevel, const char*, int, const std::string& text) {
+    Log(LogLevel::kDebug, "protobuf", {{"text", text}});
+  });
+  gpr_set_log_function([](gpr_log_func_args* args) {
+    Log(args->severity == GPR_LOG_SEVERITY_ERROR ? LogLevel::kWarn : LogLevel::kDebug, "grpc",
+        {{"text", args->message}});
+  });
+}
+
 // The API, from its descriptors.
 struct Offer {
   std::set<std::string, std::less<>> methods;  // "tempera.v1.GenerationService/Generate"
@@ -86,11 +100,11 @@ struct Offer {
 Offer TouchMethods(Metrics& metrics) {
   Offer offer;
   offer.methods = {"grpc.health.v1.Health/Check", "grpc.health.v1.Health/Watch",
-                                           "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"};
+                   "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"};
   const auto* pool = google::protobuf::DescriptorPool::generated_pool();
-  for (const char* file_name : {"tempera/v1/quantization.proto", "tempera/v1/artifact.proto",
-                                "tempera/v1/generation.proto", "tempera/v1/model.proto",
-                                "google/longrunning/operations.proto"}) {
+  for (const char* file_name :
+       {"tempera/v1/quantization.proto", "tempera/v1/artifact.proto", "tempera/v1/generation.proto",
+        "tempera/v1/model.proto", "google/longrunning/operations.proto"}) {
     const auto* file = pool->FindFileByName(file_name);
     if (file == nullptr) continue;
     for (int s = 0; s < file->service_count(); ++s) {
@@ -111,6 +125,7 @@ Offer TouchMethods(Metrics& metrics) {
 
 Result<std::unique_ptr<Server>> Server::Start(const ServerOptions& options,
                                               const std::vector<grpc::Service*>& services, Metrics& metrics) {
+  RouteLibraryLogs();
   Offer offer = TouchMethods(metrics);
   grpc::EnableDefaultHealthCheckService(true);
   if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
@@ -139,7 +154,8 @@ Result<std::unique_ptr<Server>> Server::Start(const ServerOptions& options,
   builder.experimental().SetInterceptorCreators(std::move(interceptors));
   server->server_ = builder.BuildAndStart();
   if (server->server_ == nullptr || server->port_ == 0)
-    return Unavailable("listen ", options.listen, ": cannot bind the address (in use, or not one of this machine)");
+    return Unavailable("listen ", options.listen,
+                       ": cannot bind the address (in use, or not one of this machine)");
   for (const std::string& service : offer.services) server->SetServing(service, true);
   return server;
 }
@@ -148,7 +164,9 @@ Server::~Server() {
   if (server_ != nullptr) Shutdown(std::chrono::system_clock::now());
 }
 
-std::shared_ptr<grpc::Channel> Server::InProcessChannel() { return server_->InProcessChannel(grpc::ChannelArguments()); }
+std::shared_ptr<grpc::Channel> Server::InProcessChannel() {
+  return server_->InProcessChannel(grpc::ChannelArguments());
+}
 
 void Server::SetServing(const std::string& name, bool serving) {
   server_->GetHealthCheckService()->SetServingStatus(name, serving);

@@ -20,14 +20,16 @@ constexpr char kRetryKey[] = "tempera/retry_ms";
 constexpr size_t kMaxText = 2048;
 
 static_assert(static_cast<int>(absl::StatusCode::kUnauthenticated) == grpc::StatusCode::UNAUTHENTICATED &&
-                  static_cast<int>(absl::StatusCode::kInvalidArgument) == grpc::StatusCode::INVALID_ARGUMENT &&
+                  static_cast<int>(absl::StatusCode::kInvalidArgument) ==
+                      grpc::StatusCode::INVALID_ARGUMENT &&
                   static_cast<int>(absl::StatusCode::kDataLoss) == grpc::StatusCode::DATA_LOSS,
               "canonical codes are gRPC's numbers");
 
 constexpr std::array<std::string_view, 17> kCodes{
-    "OK",          "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",    "DEADLINE_EXCEEDED", "NOT_FOUND",
-    "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE",
-    "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"};
+    "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
+    "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+    "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
+    "DATA_LOSS", "UNAUTHENTICATED"};
 
 Status Put(Status status, const char* key, std::string_view value) {
   if (!status.ok()) status.SetPayload(key, absl::Cord(absl::string_view(value.data(), value.size())));
@@ -49,8 +51,8 @@ size_t Utf8Length(std::string_view text) {
   if (lead >= 0xC2 && lead <= 0xDF) return tail(1) ? 2 : 0;
   if (lead >= 0xE0 && lead <= 0xEF) {
     if (!tail(1) || !tail(2)) return 0;
-    if (lead == 0xE0 && byte(1) < 0xA0) return 0;               // overlong
-    if (lead == 0xED && byte(1) >= 0xA0) return 0;              // surrogate
+    if (lead == 0xE0 && byte(1) < 0xA0) return 0;   // overlong
+    if (lead == 0xED && byte(1) >= 0xA0) return 0;  // surrogate
     return 3;
   }
   if (lead >= 0xF0 && lead <= 0xF4) {
@@ -92,7 +94,8 @@ void Search(const google::protobuf::Descriptor& message, std::string_view name, 
   above.erase(&message);
 }
 
-// The part before the first ':' if it can be a field path, indices removed: "overrides[2].slot" -> "overrides.slot".
+// The part before the first ':' if it can be a field path, indices removed: "overrides[2].slot" ->
+// "overrides.slot".
 std::string LeadingPath(std::string_view text) {
   std::string path;
   bool index = false;
@@ -113,7 +116,8 @@ std::string LeadingPath(std::string_view text) {
   return "";
 }
 
-const google::protobuf::FieldDescriptor* Descend(const google::protobuf::Descriptor& message, std::string_view path) {
+const google::protobuf::FieldDescriptor* Descend(const google::protobuf::Descriptor& message,
+                                                 std::string_view path) {
   const google::protobuf::Descriptor* at = &message;
   const google::protobuf::FieldDescriptor* field = nullptr;
   while (!path.empty()) {
@@ -134,7 +138,9 @@ void AddDetail(google::rpc::Status& status, const Detail& detail) {
 
 }  // namespace
 
-Status WithReason(Status status, std::string_view reason) { return Put(std::move(status), kReasonKey, reason); }
+Status WithReason(Status status, std::string_view reason) {
+  return Put(std::move(status), kReasonKey, reason);
+}
 Status WithField(Status status, std::string_view path) { return Put(std::move(status), kFieldKey, path); }
 Status WithResource(Status status, std::string_view type, std::string_view name) {
   return Put(Put(std::move(status), kResourceTypeKey, type), kResourceNameKey, name);
@@ -229,10 +235,12 @@ google::rpc::Status ToProto(const Status& status, const google::protobuf::Descri
   return proto;
 }
 
-grpc::Status ToGrpc(const Status& status, const google::protobuf::Descriptor* request, std::string_view request_id) {
+grpc::Status ToGrpc(const Status& status, const google::protobuf::Descriptor* request,
+                    std::string_view request_id) {
   if (status.ok()) return grpc::Status::OK;
   const google::rpc::Status proto = ToProto(status, request, request_id);
-  return grpc::Status(static_cast<grpc::StatusCode>(proto.code()), proto.message(), proto.SerializeAsString());
+  return grpc::Status(static_cast<grpc::StatusCode>(proto.code()), proto.message(),
+                      proto.SerializeAsString());
 }
 
 Status FromProto(const google::rpc::Status& proto) {
@@ -245,7 +253,8 @@ Status FromProto(const google::rpc::Status& proto) {
     google::rpc::ResourceInfo resource;
     if (detail.Is<google::rpc::ErrorInfo>() && detail.UnpackTo(&info)) {
       status = WithReason(std::move(status), info.reason());
-    } else if (detail.Is<google::rpc::BadRequest>() && detail.UnpackTo(&bad) && bad.field_violations_size() > 0) {
+    } else if (detail.Is<google::rpc::BadRequest>() && detail.UnpackTo(&bad) &&
+               bad.field_violations_size() > 0) {
       status = WithField(std::move(status), bad.field_violations(0).field());
     } else if (detail.Is<google::rpc::RetryInfo>() && detail.UnpackTo(&retry)) {
       const auto& delay = retry.retry_delay();
@@ -265,7 +274,8 @@ Status FromGrpc(const grpc::Status& status) {
       proto.code() == static_cast<int>(status.error_code())) {
     return FromProto(proto);
   }
-  return Status(static_cast<absl::StatusCode>(status.error_code()), absl::string_view(status.error_message()));
+  return Status(static_cast<absl::StatusCode>(status.error_code()),
+                absl::string_view(status.error_message()));
 }
 
 }  // namespace tempera::rpc

@@ -22,8 +22,8 @@
 namespace tempera::rpc {
 
 struct StreamLimits {
-  size_t droppable_messages = 64;   // messages that wait before droppable ones are dropped
-  size_t max_bytes = 64 << 20;      // bytes that wait before the call ends as RESOURCE_EXHAUSTED
+  size_t droppable_messages = 64;  // messages that wait before droppable ones are dropped
+  size_t max_bytes = 64 << 20;     // bytes that wait before the call ends as RESOURCE_EXHAUSTED
 };
 
 enum class SendResult {
@@ -32,12 +32,14 @@ enum class SendResult {
   kClosed,   // the call is over: stop producing
 };
 
-// gRPC permits one write in flight, so messages wait in a bounded queue: what may be dropped is dropped when it is full, and
-// a client that lets results pile up loses its call, not the server its memory. The object lives until gRPC calls OnDone;
-// producers hold a Handle, whose Send() says kClosed once the call has ended. Some producer must call Finish().
+// gRPC permits one write in flight, so messages wait in a bounded queue: what may be dropped is dropped when
+// it is full, and a client that lets results pile up loses its call, not the server its memory. The object
+// lives until gRPC calls OnDone; producers hold a Handle, whose Send() says kClosed once the call has ended.
+// Some producer must call Finish().
 //
-// Thread-safe. Laws: at most one of a write and the finish is in flight, decided under the lock and begun outside of it
-// (gRPC may run reactions inside the call); who decided keeps the object alive, for OnDone comes after both.
+// Thread-safe. Laws: at most one of a write and the finish is in flight, decided under the lock and begun
+// outside of it (gRPC may run reactions inside the call); who decided keeps the object alive, for OnDone
+// comes after both.
 template <typename Message>
 class StreamWriter final : public grpc::ServerWriteReactor<Message> {
   struct Core {
@@ -45,8 +47,8 @@ class StreamWriter final : public grpc::ServerWriteReactor<Message> {
     StreamWriter* writer = nullptr;  // null once the call is over
     std::deque<Message> queue;       // front() is the message being written while `busy`
     size_t bytes = 0;
-    bool busy = false;               // a write or the finish is in flight
-    bool closing = false;            // no more messages are taken
+    bool busy = false;     // a write or the finish is in flight
+    bool closing = false;  // no more messages are taken
     bool cancelled = false;
     std::optional<Status> final_status;
     std::map<std::string, std::string> trailers;
@@ -81,7 +83,8 @@ class StreamWriter final : public grpc::ServerWriteReactor<Message> {
 
    private:
     friend class StreamWriter;
-    explicit Handle(std::shared_ptr<Core> core, StreamLimits limits) : core_(std::move(core)), limits_(limits) {}
+    explicit Handle(std::shared_ptr<Core> core, StreamLimits limits)
+        : core_(std::move(core)), limits_(limits) {}
 
     SendResult Push(Message message, bool droppable) {
       const size_t size = message.ByteSizeLong();
@@ -97,10 +100,11 @@ class StreamWriter final : public grpc::ServerWriteReactor<Message> {
           const size_t waiting = core_->bytes;
           Forget(*core_, 1);
           core_->closing = true;
-          core_->final_status = WithReason(
-              ResourceExhausted("stream: ", waiting, " bytes wait for a client that reads too slowly, want at most ",
-                                limits_.max_bytes),
-              kSlowReader);
+          core_->final_status =
+              WithReason(ResourceExhausted("stream: ", waiting,
+                                           " bytes wait for a client that reads too slowly, want at most ",
+                                           limits_.max_bytes),
+                         kSlowReader);
           return SendResult::kClosed;
         }
         core_->queue.push_back(std::move(message));
@@ -192,14 +196,16 @@ class StreamWriter final : public grpc::ServerWriteReactor<Message> {
   std::shared_ptr<Core> core_ = std::make_shared<Core>();
 };
 
-// A stream whose messages are made one by one as the client takes them, on `pool`; memory holds one at a time.
+// A stream whose messages are made one by one as the client takes them, on `pool`; memory holds one at a
+// time.
 template <typename Message>
 class PullStream final : public grpc::ServerWriteReactor<Message> {
  public:
   // The next message; nothing at the end.
   using Next = std::function<Result<std::optional<Message>>(const CallScope&)>;
 
-  PullStream(grpc::CallbackServerContext& context, const google::protobuf::Message& request, Lanes& pool, Next next)
+  PullStream(grpc::CallbackServerContext& context, const google::protobuf::Message& request, Lanes& pool,
+             Next next)
       : request_(request.GetDescriptor()),
         pool_(pool),
         next_(std::move(next)),

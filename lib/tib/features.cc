@@ -7,7 +7,8 @@
 
 namespace tempera {
 
-nn::ForwardContext TableContext(const Denoiser& network, const std::vector<double>& timesteps, int64_t begin, int64_t end) {
+nn::ForwardContext TableContext(const Denoiser& network, const std::vector<double>& timesteps, int64_t begin,
+                                int64_t end) {
   const int64_t classes = std::max<int64_t>(1, network.info().classes);
   nn::ForwardContext ctx;
   std::vector<float> tau;
@@ -36,7 +37,8 @@ Result<FeatureTable> ComputeFeatures(const CallScope& scope, const Denoiser& net
     return nn::TorchEdge("temporal features", [&]() -> Status {
       const at::NoGradGuard guard;
       nn::ForwardContext ctx = TableContext(network, timesteps, k * table.classes, (k + 1) * table.classes);
-      for (const at::Tensor& f : network.TemporalFeatures(ctx)) of_step[static_cast<size_t>(k)].push_back(f.cpu().contiguous());
+      for (const at::Tensor& f : network.TemporalFeatures(ctx))
+        of_step[static_cast<size_t>(k)].push_back(f.cpu().contiguous());
       return OkStatus();
     });
   };
@@ -109,7 +111,8 @@ void BestCode(const float* v, int64_t n, int bits, float* scale, uint8_t* zero, 
     const int z = std::clamp(static_cast<int>(std::nearbyint(-low * f / s)), 0, top);
     double error = 0;
     for (int64_t j = 0; j < n && error < best; ++j) {
-      const float code = std::clamp(std::nearbyint(v[j] / s) + static_cast<float>(z), 0.0f, static_cast<float>(top));
+      const float code =
+          std::clamp(std::nearbyint(v[j] / s) + static_cast<float>(z), 0.0f, static_cast<float>(top));
       const double d = v[j] - s * (code - static_cast<float>(z));
       error += d * d;
     }
@@ -120,7 +123,8 @@ void BestCode(const float* v, int64_t n, int bits, float* scale, uint8_t* zero, 
     }
   }
   for (int64_t j = 0; j < n; ++j)
-    codes[j] = static_cast<uint8_t>(std::clamp(std::nearbyint(v[j] / *scale) + static_cast<float>(*zero), 0.0f, static_cast<float>(top)));
+    codes[j] = static_cast<uint8_t>(
+        std::clamp(std::nearbyint(v[j] / *scale) + static_cast<float>(*zero), 0.0f, static_cast<float>(top)));
 }
 
 }  // namespace
@@ -144,12 +148,15 @@ FeatureCache BuildCache(const FeatureTable& exact, int bits) {
       std::vector<uint8_t> codes(static_cast<size_t>(column.width));
       const float* values = feature.const_data_ptr<float>();
       for (int64_t row = 0; row < exact.steps * exact.classes; ++row) {
-        BestCode(values + row * column.width, column.width, bits, column.scale.mutable_data_ptr<float>() + row,
-                 column.zero.mutable_data_ptr<uint8_t>() + row, codes.data());
+        BestCode(values + row * column.width, column.width, bits,
+                 column.scale.mutable_data_ptr<float>() + row, column.zero.mutable_data_ptr<uint8_t>() + row,
+                 codes.data());
         uint8_t* out = column.codes.mutable_data_ptr<uint8_t>() + row * stride;
         for (int64_t n = 0; n < column.width; ++n) {
-          if (bits <= 4) out[n / 2] = static_cast<uint8_t>(out[n / 2] | codes[static_cast<size_t>(n)] << (n % 2 * 4));
-          else out[n] = codes[static_cast<size_t>(n)];
+          if (bits <= 4)
+            out[n / 2] = static_cast<uint8_t>(out[n / 2] | codes[static_cast<size_t>(n)] << (n % 2 * 4));
+          else
+            out[n] = codes[static_cast<size_t>(n)];
         }
       }
     }
@@ -190,7 +197,11 @@ Selection Select(const FeatureTable& exact, const FeatureTable& layers, const Fe
   for (size_t k = 0; k < steps; ++k) {
     for (size_t i = 0; i < count; ++i) {
       const auto error = [&](const FeatureTable& t) {
-        return (t.features[i][static_cast<int64_t>(k)] - exact.features[i][static_cast<int64_t>(k)]).to(at::kDouble).square().sum().item<double>();
+        return (t.features[i][static_cast<int64_t>(k)] - exact.features[i][static_cast<int64_t>(k)])
+            .to(at::kDouble)
+            .square()
+            .sum()
+            .item<double>();
       };
       s.error_reconstruct[k][i] = error(layers);
       s.error_cache[k][i] = error(cached);
@@ -239,13 +250,14 @@ FeatureErrors CompareFeatures(const FeatureTable& exact, const FeatureTable& tab
   errors.mismatches.resize(steps, 0);
   errors.per_feature.assign(steps, std::vector<double>(count));
   for (size_t i = 0; i < count; ++i) {
-    const at::Tensor e = exact.features[i].to(at::kDouble), t = table.features[i].to(at::kDouble);  // [K, C, N]
+    const at::Tensor e = exact.features[i].to(at::kDouble),
+                     t = table.features[i].to(at::kDouble);  // [K, C, N]
     const at::Tensor d2 = (t - e).square().sum({1, 2}), n2 = e.square().sum({1, 2});
     // cosine of every step's feature with every exact step's, class by class: [C, K, K]
     const auto unit = [](const at::Tensor& v) { return v / v.norm(2, -1, true).clamp_min(1e-30); };
     const at::Tensor cosine = at::matmul(unit(t).transpose(0, 1), unit(e).permute({1, 2, 0}));
-    const at::Tensor best = cosine.argmax(-1);                            // [C, K]
-    const at::Tensor own = cosine.diagonal(0, 1, 2);                      // [C, K]
+    const at::Tensor best = cosine.argmax(-1);        // [C, K]
+    const at::Tensor own = cosine.diagonal(0, 1, 2);  // [C, K]
     for (size_t k = 0; k < steps; ++k) {
       const auto kk = static_cast<int64_t>(k);
       const double d = d2[kk].item<double>(), n = n2[kk].item<double>();
@@ -266,14 +278,19 @@ int64_t ClassOf(const nn::ForwardContext& ctx, int64_t row) {
 }
 }  // namespace
 
-at::Tensor TableSource::Get(const nn::Slot& slot, const nn::ForwardContext& ctx, const std::function<at::Tensor()>&) {
+at::Tensor TableSource::Get(const nn::Slot& slot, const nn::ForwardContext& ctx,
+                            const std::function<at::Tensor()>&) {
   const at::Tensor& feature = table_.features[static_cast<size_t>(slot.temporal_index)];
   std::vector<int64_t> rows;
-  for (int64_t r = 0; r < ctx.rows(); ++r) rows.push_back(ctx.step[static_cast<size_t>(r)] * table_.classes + ClassOf(ctx, r));
-  return feature.view({-1, feature.size(2)}).index_select(0, at::tensor(rows, at::kLong)).to(ctx.timestep.device());
+  for (int64_t r = 0; r < ctx.rows(); ++r)
+    rows.push_back(ctx.step[static_cast<size_t>(r)] * table_.classes + ClassOf(ctx, r));
+  return feature.view({-1, feature.size(2)})
+      .index_select(0, at::tensor(rows, at::kLong))
+      .to(ctx.timestep.device());
 }
 
-at::Tensor ServingSource::Get(const nn::Slot& slot, const nn::ForwardContext& ctx, const std::function<at::Tensor()>& compute) {
+at::Tensor ServingSource::Get(const nn::Slot& slot, const nn::ForwardContext& ctx,
+                              const std::function<at::Tensor()>& compute) {
   const auto i = static_cast<size_t>(slot.temporal_index);
   const FeatureCache::Column& column = cache_.columns[i];
   bool all = true;
@@ -282,9 +299,11 @@ at::Tensor ServingSource::Get(const nn::Slot& slot, const nn::ForwardContext& ct
   float* out = value.mutable_data_ptr<float>();
   for (int64_t r = 0; r < ctx.rows(); ++r) {
     const int64_t k = ctx.step[static_cast<size_t>(r)], c = ClassOf(ctx, r);
-    if (column.row_of_step[static_cast<size_t>(k)] >= 0) cache_.Read(static_cast<int64_t>(i), k, c, out + r * column.width);
+    if (column.row_of_step[static_cast<size_t>(k)] >= 0)
+      cache_.Read(static_cast<int64_t>(i), k, c, out + r * column.width);
     if (reference_ == nullptr) continue;
-    const float* exact = reference_->features[i].const_data_ptr<float>() + (k * cache_.classes + c) * column.width;
+    const float* exact =
+        reference_->features[i].const_data_ptr<float>() + (k * cache_.classes + c) * column.width;
     for (int64_t n = 0; n < column.width; ++n) {
       const double d = static_cast<double>(out[r * column.width + n]) - exact[n];
       difference2[i] += d * d;

@@ -1,4 +1,5 @@
-// Temporal features of a schedule: the table emb[k, c, i], its quantized cache, and the error between two tables.
+// Temporal features of a schedule: the table emb[k, c, i], its quantized cache, and the error between two
+// tables.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -23,28 +24,30 @@ struct FeatureTable {
 };
 
 // A context of the table's rows (all classes at step k, or rows [begin, end) of the K*C rows in order).
-nn::ForwardContext TableContext(const Denoiser& network, const std::vector<double>& timesteps, int64_t begin, int64_t end);
+nn::ForwardContext TableContext(const Denoiser& network, const std::vector<double>& timesteps, int64_t begin,
+                                int64_t end);
 
 // Runs the time layers in their present state for every (step, class).
 // On the calling thread where `lanes` is null.
 Result<FeatureTable> ComputeFeatures(const CallScope& scope, const Denoiser& network,
                                      const std::vector<double>& timesteps, Lanes* lanes);
 
-// Features quantized at `bits` per (k, c, i): the code with the least squared error over 80 shrinks of the min-max range
-// (Source: TFMQ-DM's cache-based maintenance; the grid is that of its weight search). 32 bits: f16.
+// Features quantized at `bits` per (k, c, i): the code with the least squared error over 80 shrinks of the
+// min-max range (Source: TFMQ-DM's cache-based maintenance; the grid is that of its weight search). 32 bits:
+// f16.
 struct FeatureCache {
   int bits = 8;
   int64_t steps = 0, classes = 1;
-  struct Column {             // one feature i
-    int64_t width = 0;        // N_i
+  struct Column {                      // one feature i
+    int64_t width = 0;                 // N_i
     std::vector<int64_t> row_of_step;  // [K]: row of `codes`, -1 where the layers are run instead
-    at::Tensor codes;         // [rows, C, N_i] u8 (two codes a byte at <= 4 bits), f16 at 32 bits
-    at::Tensor scale, zero;   // [rows, C] f32, u8; undefined at 32 bits
+    at::Tensor codes;                  // [rows, C, N_i] u8 (two codes a byte at <= 4 bits), f16 at 32 bits
+    at::Tensor scale, zero;            // [rows, C] f32, u8; undefined at 32 bits
   };
   std::vector<Column> columns;
-  bool full() const;          // every feature of every step is cached
+  bool full() const;  // every feature of every step is cached
   int64_t bytes() const;
-  int64_t entries() const;    // cached (k, c, i)
+  int64_t entries() const;  // cached (k, c, i)
   // emb^[k, c, i]; REQUIRES: cached. Writes N_i values.
   void Read(int64_t i, int64_t k, int64_t c, float* out) const;
 };
@@ -55,8 +58,8 @@ FeatureTable Dequantized(const FeatureCache& cache);
 // What one feature is replaced by at one step.
 enum class Strategy : uint8_t { kReconstruct = 0, kCache = 1 };
 
-// Disturbance-aware selection: e[k, i] = sum over classes of |emb - emb^|^2 for the layers (reconstruct) and for the
-// cache; the smaller wins, a tie goes to the cache, which costs nothing at run time.
+// Disturbance-aware selection: e[k, i] = sum over classes of |emb - emb^|^2 for the layers (reconstruct) and
+// for the cache; the smaller wins, a tie goes to the cache, which costs nothing at run time.
 struct Selection {
   std::vector<std::vector<double>> error_reconstruct, error_cache;  // [K][i], squared L2
   std::vector<std::vector<Strategy>> choice;                        // [K][i]
@@ -71,9 +74,9 @@ FeatureTable Chosen(const FeatureTable& layers, const FeatureTable& cached, cons
 
 // Errors of a table against the exact one.
 struct FeatureErrors {
-  std::vector<double> ratio;                     // [K] |emb^ - emb| / |emb| over all features and classes
-  std::vector<double> cosine;                    // [K] mean over features and classes
-  std::vector<int64_t> mismatches;               // [K] features (c, i) for which argmax_j cos(emb^[k], emb[j]) is not k
+  std::vector<double> ratio;        // [K] |emb^ - emb| / |emb| over all features and classes
+  std::vector<double> cosine;       // [K] mean over features and classes
+  std::vector<int64_t> mismatches;  // [K] features (c, i) for which argmax_j cos(emb^[k], emb[j]) is not k
   std::vector<std::vector<double>> per_feature;  // [K][i] relative L2 over classes
 };
 FeatureErrors CompareFeatures(const FeatureTable& exact, const FeatureTable& table);
@@ -82,22 +85,25 @@ FeatureErrors CompareFeatures(const FeatureTable& exact, const FeatureTable& tab
 class TableSource : public nn::FeatureSource {
  public:
   explicit TableSource(const FeatureTable& table) : table_(table) {}
-  at::Tensor Get(const nn::Slot& slot, const nn::ForwardContext& ctx, const std::function<at::Tensor()>& compute) override;
+  at::Tensor Get(const nn::Slot& slot, const nn::ForwardContext& ctx,
+                 const std::function<at::Tensor()>& compute) override;
 
  private:
   const FeatureTable& table_;
 };
 
-// Serving: the cache's value where there is one, else the layers'; each value that was used is compared with the
-// reference. One pass at a time.
+// Serving: the cache's value where there is one, else the layers'; each value that was used is compared with
+// the reference. One pass at a time.
 class ServingSource : public nn::FeatureSource {
  public:
   // `reference` may be null: no errors then.
-  ServingSource(const FeatureCache& cache, const FeatureTable* reference) : cache_(cache), reference_(reference) {
+  ServingSource(const FeatureCache& cache, const FeatureTable* reference)
+      : cache_(cache), reference_(reference) {
     difference2.resize(cache.columns.size());
     norm2.resize(cache.columns.size());
   }
-  at::Tensor Get(const nn::Slot& slot, const nn::ForwardContext& ctx, const std::function<at::Tensor()>& compute) override;
+  at::Tensor Get(const nn::Slot& slot, const nn::ForwardContext& ctx,
+                 const std::function<at::Tensor()>& compute) override;
 
   std::vector<double> difference2, norm2;  // [i]: sums over the rows of the pass
 

@@ -18,12 +18,14 @@ void ExportCache(const FeatureCache& cache, const Denoiser& network, nn::TensorM
   }
 }
 
-Result<FeatureCache> ImportCache(const Denoiser& network, int bits, int64_t steps, const nn::TensorFinder& find) {
+Result<FeatureCache> ImportCache(const Denoiser& network, int bits, int64_t steps,
+                                 const nn::TensorFinder& find) {
   FeatureCache cache;
   cache.bits = bits;
   cache.steps = steps;
   cache.classes = std::max<int64_t>(1, network.info().classes);
-  const auto tensor = [&](const std::string& name, at::ScalarType type, at::IntArrayRef shape) -> Result<at::Tensor> {
+  const auto tensor = [&](const std::string& name, at::ScalarType type,
+                          at::IntArrayRef shape) -> Result<at::Tensor> {
     TEMPERA_ASSIGN(at::Tensor t, find(name));
     if (t.scalar_type() != type || t.sizes() != shape)
       return DataLoss("tensor ", name, ": wrong type or shape, got ", t.sizes(), ", want ", shape);
@@ -38,7 +40,8 @@ Result<FeatureCache> ImportCache(const Denoiser& network, int bits, int64_t step
       column.row_of_step.push_back(chosen.const_data_ptr<uint8_t>()[k] != 0 ? rows++ : -1);
     const int64_t stride = bits <= 4 ? (column.width + 1) / 2 : column.width;
     const std::string name = Cat("cache.", slot->name, ".");
-    TEMPERA_ASSIGN(column.codes, tensor(name + "codes", bits == 32 ? at::kHalf : at::kByte, {rows, cache.classes, stride}));
+    TEMPERA_ASSIGN(column.codes,
+                   tensor(name + "codes", bits == 32 ? at::kHalf : at::kByte, {rows, cache.classes, stride}));
     if (bits != 32) {
       TEMPERA_ASSIGN(column.scale, tensor(name + "scale", at::kFloat, {rows, cache.classes}));
       TEMPERA_ASSIGN(column.zero, tensor(name + "zero", at::kByte, {rows, cache.classes}));
@@ -48,13 +51,15 @@ Result<FeatureCache> ImportCache(const Denoiser& network, int bits, int64_t step
   return cache;
 }
 
-nn::TensorMap ExportReference(const Denoiser& network, const std::vector<std::string>& parameters, const FeatureTable& exact) {
+nn::TensorMap ExportReference(const Denoiser& network, const std::vector<std::string>& parameters,
+                              const FeatureTable& exact) {
   int64_t of_features = 0, of_layers = 0;
   for (const at::Tensor& f : exact.features) of_features += f.numel();
   for (const std::string& name : parameters) of_layers += network.parameters().at(name).numel();
   nn::TensorMap out;
   if (of_layers < of_features) {
-    for (const std::string& name : parameters) out[name] = network.parameters().at(name).to(at::kHalf).contiguous();
+    for (const std::string& name : parameters)
+      out[name] = network.parameters().at(name).to(at::kHalf).contiguous();
   } else {
     for (size_t i = 0; i < exact.features.size(); ++i)
       out["reference." + network.temporal_slots()[i]->name] = exact.features[i].to(at::kHalf).contiguous();
@@ -63,7 +68,8 @@ nn::TensorMap ExportReference(const Denoiser& network, const std::vector<std::st
 }
 
 Result<FeatureTable> ImportReference(const CallScope& scope, const Json& config, const Denoiser& network,
-                                     const std::vector<double>& timesteps, std::shared_ptr<const WeightSource> source) {
+                                     const std::vector<double>& timesteps,
+                                     std::shared_ptr<const WeightSource> source) {
   const auto steps = static_cast<int64_t>(timesteps.size());
   const int64_t classes = std::max<int64_t>(1, network.info().classes);
   const std::string first = "reference." + network.temporal_slots().front()->name;
@@ -77,7 +83,8 @@ Result<FeatureTable> ImportReference(const CallScope& scope, const Json& config,
   for (const nn::Slot* slot : network.temporal_slots()) {
     TEMPERA_ASSIGN(const TensorView view, source->Find("reference." + slot->name));
     if (view.dtype != Dtype::kF16 || view.shape != Shape{steps, classes, slot->out_channels})
-      return DataLoss(source->label(), ": tensor reference.", slot->name, ": wrong type or shape, got ", ShapeText(view.shape));
+      return DataLoss(source->label(), ": tensor reference.", slot->name, ": wrong type or shape, got ",
+                      ShapeText(view.shape));
     table.features.push_back(nn::ToTensor(view).to(at::kFloat));
   }
   return table;

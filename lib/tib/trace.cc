@@ -102,16 +102,18 @@ Result<TibTrace> TraceTib(Denoiser& network) {
     std::set<const void*> leaves;
     for (const size_t i : temporal) {
       nn::Slot* slot = network.FindSlot(recorder.calls[i].slot->name);
-      const bool feature = reach[i].leaves.contains(ctx.timestep.unsafeGetTensorImpl()) && !read_by_temporal.contains(i);
+      const bool feature =
+          reach[i].leaves.contains(ctx.timestep.unsafeGetTensorImpl()) && !read_by_temporal.contains(i);
       (feature ? trace.features : trace.trunk).push_back(slot);
       leaves.insert(reach[i].leaves.begin(), reach[i].leaves.end());
     }
     for (const auto& [name, p] : network.parameters())
       if (p.defined() && leaves.contains(p.unsafeGetTensorImpl())) trace.parameters.push_back(name);
     if (trace.features != network.temporal_slots())
-      return Internal("temporal information block: reachability finds ", trace.features.size(), " feature layers, family ",
-                      info.family, " lists ", network.temporal_slots().size());
-    for (size_t i = 0; i < trace.features.size(); ++i) trace.features[i]->temporal_index = static_cast<int>(i);
+      return Internal("temporal information block: reachability finds ", trace.features.size(),
+                      " feature layers, family ", info.family, " lists ", network.temporal_slots().size());
+    for (size_t i = 0; i < trace.features.size(); ++i)
+      trace.features[i]->temporal_index = static_cast<int>(i);
     return trace;
   });
 }

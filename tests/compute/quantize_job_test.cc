@@ -41,11 +41,18 @@ class QuantizeJob : public testing::Test {
     return r;
   }
 
-  Result<QuantizeJobOutput> Run(const QuantRequest& request, const std::string& work, int threads = 2, const CallScope& scope = kScope,
-                                std::function<void(const JobProgress&)> progress = [](const JobProgress&) {}) {
+  Result<QuantizeJobOutput> Run(
+      const QuantRequest& request, const std::string& work, int threads = 2, const CallScope& scope = kScope,
+      std::function<void(const JobProgress&)> progress = [](const JobProgress&) {}) {
     TEMPERA_ASSIGN(const QuantSpec spec, ResolveSpec(request, model));
     Lanes lanes(threads, &InitComputeThread);
-    return RunQuantizeJob(scope, {.job_id = work, .spec = spec, .model_folder = model, .work_folder = root / work, .notes = Json::object()}, lanes, progress);
+    return RunQuantizeJob(scope,
+                          {.job_id = work,
+                           .spec = spec,
+                           .model_folder = model,
+                           .work_folder = root / work,
+                           .notes = Json::object()},
+                          lanes, progress);
   }
 
   std::shared_ptr<const Engine> Load(const QuantizeJobOutput& out, bool metric = true) {
@@ -148,7 +155,9 @@ TEST_F(QuantizeJob, AFullCacheRunsNoTimeLayerAndDropsTheirWeights) {
   const auto weights = WeightSource::OpenFile(cached->folder / kWeightsFile, kWeightsFile);
   ASSERT_TRUE(weights.ok());
   for (const auto& [name, view] : (*weights)->tensors())
-    EXPECT_TRUE(name.find("time_emb") == std::string::npos && name.find("class_embedding") == std::string::npos) << name;
+    EXPECT_TRUE(name.find("time_emb") == std::string::npos &&
+                name.find("class_embedding") == std::string::npos)
+        << name;
 
   request.temporal_strategy = "reconstruct";
   const auto layers = Run(request, "reconstruct");
@@ -178,7 +187,8 @@ TEST_F(QuantizeJob, TheServedErrorIsTheManifestsAndAFlippedBitShows) {
   for (const FeatureBaseline& b : engine->info().baseline) {
     const auto& [sum, count] = served[{b.timestep_bin, b.block_group}];
     ASSERT_GT(count, 0);
-    // Both are means over the ten classes; layers on integers and in simulation differ by the rounding of float sums.
+    // Both are means over the ten classes; layers on integers and in simulation differ by the rounding of
+    // float sums.
     EXPECT_NEAR(sum / count, b.ratio, 1e-3 * b.ratio);
   }
   const double before = *Paint(*engine, 0, 1).steps[0].temporal_feature_error;
@@ -208,7 +218,9 @@ TEST_F(QuantizeJob, EveryMethodAndWidthQuantizesAndServes) {
     bool attention;
     int boundary;
   };
-  for (const Row& row : {Row{"minmax", 8, 8, false, 0}, Row{"brecq", 6, 6, false, 8}, Row{"tfmq", 5, 5, true, 0}, Row{"tfmq", 4, 4, false, 8}, Row{"tfmq", 4, 32, false, 0}}) {
+  for (const Row& row :
+       {Row{"minmax", 8, 8, false, 0}, Row{"brecq", 6, 6, false, 8}, Row{"tfmq", 5, 5, true, 0},
+        Row{"tfmq", 4, 4, false, 8}, Row{"tfmq", 4, 32, false, 0}}) {
     SCOPED_TRACE(testing::Message() << row.method << " W" << row.weight_bits << "A" << row.activation_bits);
     QuantRequest request = Small();
     request.method = row.method;
@@ -232,7 +244,8 @@ TEST_F(QuantizeJob, CoarserWeightsLieFurtherFromTheOriginal) {
     request.weight_bits = bits;
     const auto out = Run(request, Cat("bits", bits));
     EXPECT_TRUE(out.ok()) << out.status();
-    const Json evaluation = *ParseJson(*ReadFile(out->folder / kEvaluationFile, kEvaluationFile), kEvaluationFile);
+    const Json evaluation =
+        *ParseJson(*ReadFile(out->folder / kEvaluationFile, kEvaluationFile), kEvaluationFile);
     double sum = 0;
     for (const auto& ratio : evaluation["methods"][0]["temporal"]["ratio"]) sum += ratio.get<double>();
     return sum;
@@ -260,7 +273,9 @@ TEST_F(QuantizeJob, BadRequestsAreRefusedByField) {
   expect("classes", [](QuantRequest& r) { r.classes = {10}; });
   expect("classes", [](QuantRequest& r) { r.classes = {-1}; });
   expect("temporal_strategy", [](QuantRequest& r) { r.temporal_strategy = "magic"; });
-  expect("overrides", [](QuantRequest& r) { r.overrides = {{.slot = "nowhere", .weight_bits = 4, .activation_bits = {}}}; });
+  expect("overrides", [](QuantRequest& r) {
+    r.overrides = {{.slot = "nowhere", .weight_bits = 4, .activation_bits = {}}};
+  });
 }
 
 }  // namespace

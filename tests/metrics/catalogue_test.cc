@@ -23,7 +23,8 @@ TEST(Catalogue, NamesFollowTheRules) {
     EXPECT_FALSE(info.help.empty());
     EXPECT_TRUE(info.help.ends_with("."));
     if (info.kind == MetricKind::kHistogram) {
-      EXPECT_TRUE(info.name.ends_with("_seconds") || info.name.ends_with("_ratio")) << "a histogram needs a unit";
+      EXPECT_TRUE(info.name.ends_with("_seconds") || info.name.ends_with("_ratio"))
+          << "a histogram needs a unit";
       ASSERT_FALSE(info.buckets.empty());
       EXPECT_TRUE(std::is_sorted(info.buckets.begin(), info.buckets.end(), std::less_equal<>()));
     } else {
@@ -31,7 +32,8 @@ TEST(Catalogue, NamesFollowTheRules) {
     }
     for (const std::string& label : info.labels) {
       EXPECT_TRUE(std::regex_match(label, std::regex("[a-z][a-z_]*"))) << label;
-      for (const char* banned : {"request_id", "seed", "prompt", "user", "timestep", "le"}) EXPECT_NE(label, banned);
+      for (const char* banned : {"request_id", "seed", "prompt", "user", "timestep", "le"})
+        EXPECT_NE(label, banned);
     }
     for (const char* unit : {"_ms", "_us", "_percent", "_mb", "_kb"}) EXPECT_FALSE(info.name.ends_with(unit));
   }
@@ -98,7 +100,8 @@ TEST(Catalogue, EveryArtifactLabelIsCleared) {
     const auto& labels = family->info().labels;
     with_artifact += std::count(labels.begin(), labels.end(), "artifact");
   }
-  EXPECT_EQ(with_artifact, 11) << "a new family with an artifact label: add it to RemoveArtifact and to the test above";
+  EXPECT_EQ(with_artifact, 11)
+      << "a new family with an artifact label: add it to RemoveArtifact and to the test above";
 }
 
 TEST(Catalogue, HooksRunBeforeTheText) {

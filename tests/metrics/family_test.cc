@@ -70,7 +70,8 @@ TEST(Family, LabelValuesAreEscaped) {
   MetricRegistry registry;
   GaugeFamily<1> depth(registry, "t_depth", "Depth.", {"model"});
   depth.Set(1, "a\"b\\c\nd");
-  EXPECT_NE(registry.Text().find("t_depth{model=\"a\\\"b\\\\c\\nd\"} 1"), std::string::npos) << registry.Text();
+  EXPECT_NE(registry.Text().find("t_depth{model=\"a\\\"b\\\\c\\nd\"} 1"), std::string::npos)
+      << registry.Text();
 }
 
 // Writers, a remover and a reader at once: what TSan and ASan watch.

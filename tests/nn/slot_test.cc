@@ -1,5 +1,5 @@
-// State simulate and state integer compute the same numbers: integer sums are exact, so they differ by the rounding of
-// float sums alone.
+// State simulate and state integer compute the same numbers: integer sums are exact, so they differ by the
+// rounding of float sums alone.
 #include "nn/slot.h"
 
 #include <ATen/CPUGeneratorImpl.h>
@@ -21,11 +21,14 @@ struct Case {
 class Random {
  public:
   explicit Random(uint64_t seed) : engine_(seed) {}
-  int64_t Int(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(engine_); }
+  int64_t Int(int64_t low, int64_t high) {
+    return std::uniform_int_distribution<int64_t>(low, high)(engine_);
+  }
   at::Tensor Codes(at::IntArrayRef shape, int levels, bool extreme) {
     at::Tensor t = at::empty(shape, at::kByte);
     uint8_t* data = t.mutable_data_ptr<uint8_t>();
-    for (int64_t i = 0; i < t.numel(); ++i) data[i] = static_cast<uint8_t>(extreme ? (Int(0, 1) * (levels - 1)) : Int(0, levels - 1));
+    for (int64_t i = 0; i < t.numel(); ++i)
+      data[i] = static_cast<uint8_t>(extreme ? (Int(0, 1) * (levels - 1)) : Int(0, levels - 1));
     return t;
   }
 
@@ -62,31 +65,37 @@ Slot MakeSlot(const Case& c, int weight_bits, int activation_bits, Random& rando
     part.zero = random.Codes({c.out}, levels, extreme).to(at::kInt);
     part.scale = at::rand({c.out}) * 0.1 + 0.001;
     for (int64_t k = 0; k < kSteps; ++k)
-      part.ranges.push_back({static_cast<float>(random.Int(1, 100)) * 0.001f, static_cast<int32_t>(extreme ? random.Int(0, 1) * top : random.Int(0, top))});
+      part.ranges.push_back({static_cast<float>(random.Int(1, 100)) * 0.001f,
+                             static_cast<int32_t>(extreme ? random.Int(0, 1) * top : random.Int(0, top))});
   }
   return slot;
 }
 
 void ExpectSame(const Case& c, int weight_bits, int activation_bits, uint64_t seed, bool extreme) {
-  SCOPED_TRACE(testing::Message() << "W" << weight_bits << "A" << activation_bits << " in " << c.in << " out " << c.out << " side " << c.side
-                                  << " kernel " << c.kernel << " split " << c.split << " seed " << seed);
+  SCOPED_TRACE(testing::Message() << "W" << weight_bits << "A" << activation_bits << " in " << c.in << " out "
+                                  << c.out << " side " << c.side << " kernel " << c.kernel << " split "
+                                  << c.split << " seed " << seed);
   at::manual_seed(seed);
   Random random(seed);
   Slot slot = MakeSlot(c, weight_bits, activation_bits, random, extreme);
-  const at::Tensor x = c.linear ? at::randn({c.batch, c.side, c.in}) * 3 : at::randn({c.batch, c.in, c.side, c.side}) * 3;
+  const at::Tensor x =
+      c.linear ? at::randn({c.batch, c.side, c.in}) * 3 : at::randn({c.batch, c.in, c.side, c.side}) * 3;
   ForwardContext ctx;
   for (int64_t b = 0; b < c.batch; ++b) ctx.step.push_back(b % kSteps);  // a batch may mix steps
   slot.simulated = Dequantize(slot);
   slot.state = State::kSimulate;
   const at::Tensor simulated = Run(slot, ctx, x);
-  // The bound: K products are summed in float, each sum rounding once, |error| <= K * eps * sum |x^ w^|; the epilogue
-  // rounds a few times more, which the constant covers.
+  // The bound: K products are summed in float, each sum rounding once, |error| <= K * eps * sum |x^ w^|; the
+  // epilogue rounds a few times more, which the constant covers.
   Slot magnitude = slot;
   magnitude.simulated = slot.simulated.abs();
   magnitude.bias = slot.bias.abs();
   std::vector<at::Tensor> absolute;
   for (const SlotPart& part : slot.parts)
-    absolute.push_back(FakeQuantize(c.linear ? x.narrow(-1, part.begin, part.channels) : x.narrow(1, part.begin, part.channels), slot, part, ctx).abs());
+    absolute.push_back(FakeQuantize(c.linear ? x.narrow(-1, part.begin, part.channels)
+                                             : x.narrow(1, part.begin, part.channels),
+                                    slot, part, ctx)
+                           .abs());
   magnitude.activations_on = false;
   const at::Tensor bound = Run(magnitude, ctx, at::cat(absolute, c.linear ? -1 : 1)) *
                            (static_cast<double>(slot.k() + 8) * std::numeric_limits<float>::epsilon());
@@ -95,20 +104,24 @@ void ExpectSame(const Case& c, int weight_bits, int activation_bits, uint64_t se
   const at::Tensor integer = Run(slot, ctx, x);
   ASSERT_EQ(integer.sizes(), simulated.sizes());
   EXPECT_TRUE(((integer - simulated).abs() <= bound).all().item<bool>())
-      << "largest difference " << (integer - simulated).abs().max().item<float>() << ", bound there at least " << bound.min().item<float>();
+      << "largest difference " << (integer - simulated).abs().max().item<float>() << ", bound there at least "
+      << bound.min().item<float>();
 }
 
 constexpr Case kCases[] = {
-    {false, 2, 3, 5, 7, 3, 1, 0, {1, 1, 1, 1}},  {false, 1, 16, 8, 8, 3, 2, 0, {0, 0, 1, 1}}, {false, 3, 33, 17, 5, 1, 1, 0, {}},
-    {false, 2, 24, 9, 6, 1, 1, 10, {}},          {false, 1, 12, 7, 9, 3, 1, 5, {1, 1, 1, 1}}, {false, 1, 1, 1, 1, 1, 1, 0, {}},
-    {true, 4, 31, 13, 3, 1, 1, 0, {}},           {true, 1, 128, 96, 1, 1, 1, 0, {}},          {true, 3, 64, 32, 6, 1, 1, 0, {}},
+    {false, 2, 3, 5, 7, 3, 1, 0, {1, 1, 1, 1}},  {false, 1, 16, 8, 8, 3, 2, 0, {0, 0, 1, 1}},
+    {false, 3, 33, 17, 5, 1, 1, 0, {}},          {false, 2, 24, 9, 6, 1, 1, 10, {}},
+    {false, 1, 12, 7, 9, 3, 1, 5, {1, 1, 1, 1}}, {false, 1, 1, 1, 1, 1, 1, 0, {}},
+    {true, 4, 31, 13, 3, 1, 1, 0, {}},           {true, 1, 128, 96, 1, 1, 1, 0, {}},
+    {true, 3, 64, 32, 6, 1, 1, 0, {}},
 };
 
 TEST(Slot, SimulateAndIntegerAgree) {
   uint64_t seed = 1;
   for (const Case& c : kCases)
     for (const int weight_bits : {4, 5, 6, 8})
-      for (const int activation_bits : {4, 5, 6, 8}) ExpectSame(c, weight_bits, activation_bits, seed++, false);
+      for (const int activation_bits : {4, 5, 6, 8})
+        ExpectSame(c, weight_bits, activation_bits, seed++, false);
 }
 
 // Largest codes against largest codes: where kernels that add pairs in 16 bits saturate.
@@ -122,8 +135,15 @@ TEST(Slot, RandomShapesAgree) {
   Random random(7);
   for (uint64_t seed = 0; seed < 40; ++seed) {
     const int64_t in = random.Int(2, 70), kernel = random.Int(0, 1) == 0 ? 1 : 3, pad = kernel / 2;
-    const Case c{.linear = random.Int(0, 3) == 0, .batch = random.Int(1, 3), .in = in, .out = random.Int(1, 70), .side = random.Int(2, 12),
-                 .kernel = kernel, .stride = random.Int(1, 2), .split = random.Int(0, 1) == 0 ? 0 : random.Int(1, in - 1), .pad = {pad, pad, pad, pad}};
+    const Case c{.linear = random.Int(0, 3) == 0,
+                 .batch = random.Int(1, 3),
+                 .in = in,
+                 .out = random.Int(1, 70),
+                 .side = random.Int(2, 12),
+                 .kernel = kernel,
+                 .stride = random.Int(1, 2),
+                 .split = random.Int(0, 1) == 0 ? 0 : random.Int(1, in - 1),
+                 .pad = {pad, pad, pad, pad}};
     Case fixed = c;
     if (c.linear) fixed.kernel = fixed.stride = 1, fixed.split = 0, fixed.pad = {};
     const int bits[] = {4, 5, 6, 8};
@@ -147,7 +167,8 @@ TEST(Slot, AttentionProductsAgree) {
     ctx.step = {0, 1};
     slot.state = State::kSimulate;
     const at::Tensor simulated = RunMatmul(slot, ctx, a, b);
-    const at::Tensor bound = at::matmul(FakeQuantize(a, slot, slot.parts[0], ctx).abs(), FakeQuantize(b, slot, slot.parts[1], ctx).abs().transpose(-1, -2)) *
+    const at::Tensor bound = at::matmul(FakeQuantize(a, slot, slot.parts[0], ctx).abs(),
+                                        FakeQuantize(b, slot, slot.parts[1], ctx).abs().transpose(-1, -2)) *
                              (16 * std::numeric_limits<float>::epsilon());
     slot.state = State::kInteger;
     EXPECT_TRUE(((RunMatmul(slot, ctx, a, b) - simulated).abs() <= bound).all().item<bool>()) << bits;

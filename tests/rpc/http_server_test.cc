@@ -9,7 +9,6 @@
 #include <boost/asio/read_until.hpp>
 #include <boost/asio/streambuf.hpp>
 #include <boost/asio/write.hpp>
-
 #include <future>
 #include <thread>
 
@@ -23,9 +22,17 @@ class HttpServerTest : public ::testing::Test {
   void Start(HttpOptions options = {}) {
     options.listen = "127.0.0.1:0";
     auto server = HttpServer::Start(loop_, options,
-                                    {{"/livez", [] { return HttpAnswer{200, "ok\n"}; }},
-                                     {"/readyz", [] { return HttpAnswer{503, "stores: not answering\n"}; }},
-                                     {"/big", [] { return HttpAnswer{200, std::string(4 << 20, 'x')}; }}});
+                                    {{"/livez",
+                                      [] {
+                                        return HttpAnswer{200, "ok\n"};
+                                      }},
+                                     {"/readyz",
+                                      [] {
+                                        return HttpAnswer{503, "stores: not answering\n"};
+                                      }},
+                                     {"/big", [] {
+                                        return HttpAnswer{200, std::string(4 << 20, 'x')};
+                                      }}});
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
     thread_ = std::jthread([this] { loop_.run(); });
@@ -99,7 +106,8 @@ TEST_F(HttpServerTest, KeepsTheConnection) {
     asio::write(socket, asio::buffer(std::string("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")));
     std::string answer;
     const size_t headers = asio::read_until(socket, asio::dynamic_buffer(answer), "\r\n\r\n");
-    while (answer.size() < headers + 3) asio::read(socket, asio::dynamic_buffer(answer), asio::transfer_exactly(1));
+    while (answer.size() < headers + 3)
+      asio::read(socket, asio::dynamic_buffer(answer), asio::transfer_exactly(1));
     EXPECT_TRUE(answer.ends_with("ok\n"));
   }
 }
@@ -119,7 +127,8 @@ TEST_F(HttpServerTest, SlowClientsAreClosed) {
   Start({.timeout = std::chrono::milliseconds(50)});
   tcp::socket idle = Connect(), half = Connect();
   asio::write(half, asio::buffer(std::string("GET /livez HT")));
-  for (tcp::socket* socket : {&idle, &half}) {  // the read returns because the server closes, or the test times out
+  for (tcp::socket* socket :
+       {&idle, &half}) {  // the read returns because the server closes, or the test times out
     char byte;
     boost::system::error_code error;
     EXPECT_EQ(asio::read(*socket, asio::buffer(&byte, 1), error), 0u);
@@ -140,22 +149,25 @@ TEST_F(HttpServerTest, SlowReadersAreClosed) {
 TEST_F(HttpServerTest, MoreConnectionsThanTheBoundAreServedInTurn) {
   Start({.max_connections = 4});
   std::vector<std::future<std::string>> answers;
-  for (int i = 0; i < 40; ++i) answers.push_back(std::async(std::launch::async, [this] {
-    asio::io_context io;
-    tcp::socket socket(io);
-    socket.connect({asio::ip::make_address("127.0.0.1"), static_cast<uint16_t>(server_->port())});
-    asio::write(socket, asio::buffer(std::string("GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")));
-    boost::system::error_code error;
-    std::string answer;
-    asio::read(socket, asio::dynamic_buffer(answer), error);
-    return answer;
-  }));
+  for (int i = 0; i < 40; ++i)
+    answers.push_back(std::async(std::launch::async, [this] {
+      asio::io_context io;
+      tcp::socket socket(io);
+      socket.connect({asio::ip::make_address("127.0.0.1"), static_cast<uint16_t>(server_->port())});
+      asio::write(socket,
+                  asio::buffer(std::string("GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")));
+      boost::system::error_code error;
+      std::string answer;
+      asio::read(socket, asio::dynamic_buffer(answer), error);
+      return answer;
+    }));
   for (auto& answer : answers) EXPECT_TRUE(answer.get().ends_with("ok\n"));
 }
 
 TEST_F(HttpServerTest, TakenPortIsAnError) {
   Start();
-  const auto second = HttpServer::Start(loop_, {.listen = "127.0.0.1:" + std::to_string(server_->port())}, {});
+  const auto second =
+      HttpServer::Start(loop_, {.listen = "127.0.0.1:" + std::to_string(server_->port())}, {});
   ASSERT_FALSE(second.ok());
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_NE(Message(second.status()).find("127.0.0.1:"), std::string::npos);
@@ -166,7 +178,8 @@ TEST(HostPort, Parses) {
   EXPECT_EQ(ParseHostPort("[::1]:9464")->host, "::1");
   EXPECT_EQ(ParseHostPort("localhost:0")->port, "0");
   EXPECT_EQ(ParseHostPort(":9464")->host, "");
-  for (const char* bad : {"", "host", "host:", "host:x", "host:70000", "::1:80", "[::1:80", "host:-1", "host:8 0"})
+  for (const char* bad :
+       {"", "host", "host:", "host:x", "host:70000", "::1:80", "[::1:80", "host:-1", "host:8 0"})
     EXPECT_EQ(ParseHostPort(bad).status().code(), absl::StatusCode::kInvalidArgument) << bad;
 }
 

@@ -19,7 +19,8 @@ class Service final : public v1::ArtifactService::CallbackService {
  public:
   explicit Service(Lanes& pool) : pool_(pool) {}
 
-  grpc::ServerUnaryReactor* GetArtifact(grpc::CallbackServerContext* context, const v1::GetArtifactRequest* request,
+  grpc::ServerUnaryReactor* GetArtifact(grpc::CallbackServerContext* context,
+                                        const v1::GetArtifactRequest* request,
                                         v1::Artifact* response) override {
     auto* call = new UnaryCall(*context, *request);
     pool_.Post([this, call, request, response] {
@@ -37,15 +38,15 @@ class Service final : public v1::ArtifactService::CallbackService {
   grpc::ServerWriteReactor<v1::GetQualityReportResponse>* GetQualityReport(
       grpc::CallbackServerContext* context, const v1::GetQualityReportRequest* request) override {
     using Message = v1::GetQualityReportResponse;
-    auto* stream = new PullStream<Message>(
-        *context, *request, pool_,
-        [i = 0, fail = request->artifact() == "fail"](const CallScope&) mutable -> Result<std::optional<Message>> {
-          if (i == 3 && fail) return DataLoss("file: damaged");
-          if (i == 5) return std::nullopt;
-          Message message;
-          message.set_offset(i++);
-          return message;
-        });
+    auto* stream = new PullStream<Message>(*context, *request, pool_,
+                                           [i = 0, fail = request->artifact() == "fail"](
+                                               const CallScope&) mutable -> Result<std::optional<Message>> {
+                                             if (i == 3 && fail) return DataLoss("file: damaged");
+                                             if (i == 5) return std::nullopt;
+                                             Message message;
+                                             message.set_offset(i++);
+                                             return message;
+                                           });
     stream->Start();
     return stream;
   }
@@ -57,10 +58,12 @@ class Service final : public v1::ArtifactService::CallbackService {
 class ServerTest : public ::testing::Test {
  protected:
   ServerTest() {
-    auto server = Server::Start({.listen = "127.0.0.1:0", .max_receive_bytes = 1 << 20}, {&service_}, metrics_);
+    auto server =
+        Server::Start({.listen = "127.0.0.1:0", .max_receive_bytes = 1 << 20}, {&service_}, metrics_);
     EXPECT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
-    channel_ = grpc::CreateChannel("127.0.0.1:" + std::to_string(server_->port()), grpc::InsecureChannelCredentials());
+    channel_ = grpc::CreateChannel("127.0.0.1:" + std::to_string(server_->port()),
+                                   grpc::InsecureChannelCredentials());
     stub_ = v1::ArtifactService::NewStub(channel_);
   }
   // Calls any method with raw bytes.
@@ -148,7 +151,8 @@ TEST_F(ServerTest, UnknownMethodsMakeOneSeriesAtMost) {
 
 TEST_F(ServerTest, CountsEachCallWithItsFinalCode) {
   const std::string method = "tempera.v1.ArtifactService/GetArtifact";
-  EXPECT_NE(metrics_.Text().find("tempera_requests_total{code=\"OK\",method=\"" + method + "\"} 0"), std::string::npos);
+  EXPECT_NE(metrics_.Text().find("tempera_requests_total{code=\"OK\",method=\"" + method + "\"} 0"),
+            std::string::npos);
   for (int i = 0; i < 3; ++i) {
     grpc::ClientContext context;
     v1::GetArtifactRequest request;
@@ -162,13 +166,15 @@ TEST_F(ServerTest, CountsEachCallWithItsFinalCode) {
     v1::GetArtifactRequest request;
     request.set_artifact("wait");
     v1::Artifact response;
-    EXPECT_EQ(stub_->GetArtifact(&context, request, &response).error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+    EXPECT_EQ(stub_->GetArtifact(&context, request, &response).error_code(),
+              grpc::StatusCode::DEADLINE_EXCEEDED);
   }
   server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(10));
   EXPECT_EQ(metrics_.requests.Value(method, "OK"), 2);
   EXPECT_EQ(metrics_.requests.Value(method, "INVALID_ARGUMENT"), 1);
   // The client's clock may end the call before the server's does.
-  EXPECT_EQ(metrics_.requests.Value(method, "DEADLINE_EXCEEDED") + metrics_.requests.Value(method, "CANCELLED"), 1);
+  EXPECT_EQ(
+      metrics_.requests.Value(method, "DEADLINE_EXCEEDED") + metrics_.requests.Value(method, "CANCELLED"), 1);
   EXPECT_EQ(metrics_.request_seconds.Count(method, "ok"), 2);
   EXPECT_EQ(metrics_.requests_in_flight.Value(method), 0);
 }
@@ -199,7 +205,8 @@ TEST_F(ServerTest, PullStreamSurvivesClientsThatLeave) {
   server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(10));
 }
 
-// The wire form of grpc.health.v1: a request is field 1, the service's name; an answer is field 1, 1 = SERVING.
+// The wire form of grpc.health.v1: a request is field 1, the service's name; an answer is field 1, 1 =
+// SERVING.
 TEST_F(ServerTest, HealthFollowsServicesModelsAndDrain) {
   const auto check = [&](const std::string& name) {
     std::string request = name.empty() ? "" : std::string("\x0a") + static_cast<char>(name.size()) + name;
@@ -226,12 +233,14 @@ TEST_F(ServerTest, OversizedMessagesAreRefused) {
   v1::GetArtifactRequest request;
   request.set_artifact(std::string(2 << 20, 'x'));
   v1::Artifact response;
-  EXPECT_EQ(stub_->GetArtifact(&context, request, &response).error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(stub_->GetArtifact(&context, request, &response).error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
 }
 
 TEST_F(ServerTest, TakenPortIsAnError) {
   Service other(pool_);
-  const auto second = Server::Start({.listen = "127.0.0.1:" + std::to_string(server_->port())}, {&other}, metrics_);
+  const auto second =
+      Server::Start({.listen = "127.0.0.1:" + std::to_string(server_->port())}, {&other}, metrics_);
   ASSERT_FALSE(second.ok());
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
 }

@@ -39,7 +39,8 @@ TEST(StatusMap, EveryCodeHasExactlyOneErrorInfoWithALegalReason) {
     const auto infos = Details<google::rpc::ErrorInfo>(status);
     ASSERT_EQ(infos.size(), 1u) << code;
     EXPECT_EQ(infos[0].domain(), "tempera");
-    EXPECT_TRUE(std::regex_match(infos[0].reason(), std::regex("[A-Z][A-Z0-9_]{1,61}[A-Z0-9]"))) << infos[0].reason();
+    EXPECT_TRUE(std::regex_match(infos[0].reason(), std::regex("[A-Z][A-Z0-9_]{1,61}[A-Z0-9]")))
+        << infos[0].reason();
     const bool retry = code == 8 || code == 14;
     EXPECT_EQ(Details<google::rpc::RetryInfo>(status).size(), retry ? 1u : 0u) << code;
   }
@@ -52,7 +53,8 @@ TEST(StatusMap, FieldNamedByTheTextBecomesAViolation) {
     return bad.empty() ? std::string() : bad[0].field_violations(0).field();
   };
   EXPECT_EQ(field("model: is empty"), "model");
-  EXPECT_EQ(field("weight_bits: got 3, want 4, 5, 6 or 8"), "spec.weight_bits");  // not the deeper one of overrides
+  EXPECT_EQ(field("weight_bits: got 3, want 4, 5, 6 or 8"),
+            "spec.weight_bits");  // not the deeper one of overrides
   EXPECT_EQ(field("spec.steps: got 0"), "spec.steps");
   EXPECT_EQ(field("overrides[2].slot: unknown"), "spec.overrides.slot");
   EXPECT_EQ(field("unet/config.json: in_channels: got 0"), "");
@@ -106,7 +108,8 @@ TEST(StatusMap, TextsAreCutAndAlwaysUtf8) {
   // Two, three and four bytes pass; overlong, surrogate, beyond the last and cut ones do not.
   EXPECT_EQ(ToProto(InvalidArgument("\xC3\xA9 \xE2\x82\xAC \xF0\x9F\x98\x80")).message(),
             "\xC3\xA9 \xE2\x82\xAC \xF0\x9F\x98\x80");
-  EXPECT_EQ(ToProto(InvalidArgument("\xC0\xAF|\xED\xA0\x80|\xF4\x90\x80\x80|\xE2\x82")).message(), "??|???|????|??");
+  EXPECT_EQ(ToProto(InvalidArgument("\xC0\xAF|\xED\xA0\x80|\xF4\x90\x80\x80|\xE2\x82")).message(),
+            "??|???|????|??");
 }
 
 TEST(StatusMap, ForeignStatusKeepsCodeAndText) {

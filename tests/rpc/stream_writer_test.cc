@@ -46,13 +46,11 @@ class StreamWriterTest : public ::testing::Test {
     auto server = Server::Start({.listen = "127.0.0.1:0"}, {&service_}, metrics_);
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
-    stub_ = v1::GenerationService::NewStub(grpc::CreateChannel(
-        "127.0.0.1:" + std::to_string(server_->port()), grpc::InsecureChannelCredentials()));
+    stub_ = v1::GenerationService::NewStub(grpc::CreateChannel("127.0.0.1:" + std::to_string(server_->port()),
+                                                               grpc::InsecureChannelCredentials()));
   }
   // Waits until every call has left the server.
-  void Drain() {
-    server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(10));
-  }
+  void Drain() { server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(10)); }
 
   Metrics metrics_{BuildInfo{}};
   Service service_;
@@ -115,7 +113,8 @@ TEST_F(StreamWriterTest, ManyThreadsMayFeedOneCall) {
   Drain();
 }
 
-// The client does not read: droppable messages are dropped at the bound, and what was queued arrives when it reads.
+// The client does not read: droppable messages are dropped at the bound, and what was queued arrives when it
+// reads.
 TEST_F(StreamWriterTest, DropsProgressOfASlowReaderButNoResult) {
   service_.limits = {.droppable_messages = 8, .max_bytes = 1 << 30};
   std::atomic<int> queued = 0, dropped = 0;
@@ -155,7 +154,7 @@ TEST_F(StreamWriterTest, ResultsThatPileUpEndTheCall) {
     producer = std::jthread([&, out, scope = info.scope]() mutable {
       int64_t i = 0;
       while (out.Send(Numbered(i, 1 << 20)) == SendResult::kQueued) ++i;
-      EXPECT_GE(i, 3);  // each is a little more than 1 MiB
+      EXPECT_GE(i, 3);         // each is a little more than 1 MiB
       out.Finish(OkStatus());  // too late: the call ends as it must
       produced.set_value();
     });

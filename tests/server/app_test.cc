@@ -25,12 +25,13 @@ using testing::TestServer;
 // grpc.health.v1 by its wire form: 1 = SERVING, 2 = NOT_SERVING, 0 = no such service.
 int Health(const std::shared_ptr<grpc::Channel>& channel, const std::string& service) {
   grpc::internal::RpcMethod method("/grpc.health.v1.Health/Check", grpc::internal::RpcMethod::NORMAL_RPC);
-  const std::string text = service.empty() ? "" : std::string("\x0a") + static_cast<char>(service.size()) + service;
+  const std::string text =
+      service.empty() ? "" : std::string("\x0a") + static_cast<char>(service.size()) + service;
   grpc::Slice slice(text);
   grpc::ByteBuffer request(&slice, 1), response;
   grpc::ClientContext context;
-  const grpc::Status status =
-      grpc::internal::BlockingUnaryCall<grpc::ByteBuffer, grpc::ByteBuffer>(channel.get(), method, &context, request, &response);
+  const grpc::Status status = grpc::internal::BlockingUnaryCall<grpc::ByteBuffer, grpc::ByteBuffer>(
+      channel.get(), method, &context, request, &response);
   if (!status.ok()) return 0;
   std::vector<grpc::Slice> slices;
   EXPECT_TRUE(response.Dump(&slices).ok());
@@ -48,9 +49,10 @@ TEST(App, ServesProbesAndMetrics) {
   EXPECT_EQ(server.Http("/readyz"), (std::pair<int, std::string>{200, "ok\n"}));
   const auto [code, text] = server.Http("/metrics");
   EXPECT_EQ(code, 200);
-  for (const char* line : {"tempera_build_info{", "tempera_quantize_jobs{state=\"queued\"} 0",
-                           "tempera_requests_total{code=\"OK\",method=\"tempera.v1.GenerationService/Generate\"} 0",
-                           "tempera_object_store_requests_total{op=\"list\",result=\"ok\"}"})
+  for (const char* line :
+       {"tempera_build_info{", "tempera_quantize_jobs{state=\"queued\"} 0",
+        "tempera_requests_total{code=\"OK\",method=\"tempera.v1.GenerationService/Generate\"} 0",
+        "tempera_object_store_requests_total{op=\"list\",result=\"ok\"}"})
     EXPECT_NE(text.find(line), std::string::npos) << line;
   EXPECT_EQ(server.Http("/secret").first, 404);
 }
@@ -59,8 +61,9 @@ TEST(App, HealthNamesServicesAndLoadedModels) {
   TestServer server;
   const std::string id = server.PublishArtifact();
   EXPECT_EQ(Health(server.channel(), ""), 1);
-  for (const char* service : {"tempera.v1.GenerationService", "tempera.v1.QuantizationService",
-                              "tempera.v1.ArtifactService", "tempera.v1.ModelService", "google.longrunning.Operations"})
+  for (const char* service :
+       {"tempera.v1.GenerationService", "tempera.v1.QuantizationService", "tempera.v1.ArtifactService",
+        "tempera.v1.ModelService", "google.longrunning.Operations"})
     EXPECT_EQ(Health(server.channel(), service), 1) << service;
   EXPECT_EQ(Health(server.channel(), "model:" + id), 0);
   ASSERT_TRUE(Generate(server.channel(), GenerateOf(id, 1)).status.ok());
@@ -147,7 +150,8 @@ TEST(App, DrainFinishesWhatRuns) {
   EXPECT_TRUE(rpc::RetryDelay(refused));
   const auto quantizer = v1::QuantizationService::NewStub(server.channel());
   EXPECT_EQ(Call(*quantizer, &v1::QuantizationService::Stub::ListQuantizeJobs, v1::ListQuantizeJobsRequest())
-                .status().code(),
+                .status()
+                .code(),
             absl::StatusCode::kUnavailable);
   server.controls().step.Open();
   for (auto* reader : {running.get(), waiting.get()}) {
@@ -201,7 +205,8 @@ TEST(App, DrainEndsWatchersAndWaiters) {
   EXPECT_EQ(rpc::Reason(rpc::FromGrpc(reader->Finish())), rpc::kDraining);
 }
 
-// Every metric of the catalogue that a server without GPU and S3 can have is there after one generation and one job.
+// Every metric of the catalogue that a server without GPU and S3 can have is there after one generation and
+// one job.
 TEST(App, MetricsAfterWork) {
   TestServer server([](ServerConfig& c) { c.no_worker = false; });
   const auto stub = v1::QuantizationService::NewStub(server.channel());
@@ -212,18 +217,31 @@ TEST(App, MetricsAfterWork) {
   Await([&] { return server.app().metrics().jobs_finished.Value("succeeded", "tfmq") == 1; });
   ASSERT_TRUE(Generate(server.channel(), GenerateOf("m:x", 1)).status.ok());
   const std::string text = server.Http("/metrics").second;
-  for (const char* name :
-       {"tempera_temporal_feature_error_ratio_count{", "tempera_temporal_feature_error_baseline_ratio{",
-        "tempera_denoise_step_duration_seconds_count{", "tempera_generation_duration_seconds_count{",
-        "tempera_feature_cache_bytes{", "tempera_feature_cache_entries{", "tempera_model_loaded{",
-        "tempera_model_bytes{", "tempera_model_load_duration_seconds_count{", "tempera_generation_queue_depth{",
-        "tempera_generation_queued_steps{", "tempera_generation_queue_wait_seconds_count{", "tempera_images_total{",
-        "tempera_pixels_total{", "tempera_denoise_steps_total{", "tempera_quantize_jobs_finished_total{",
-        "tempera_quantize_job_duration_seconds_count{", "tempera_quantize_stage_duration_seconds_count{",
-        "tempera_worker_leases{", "tempera_worker_last_heartbeat_timestamp_seconds{",
-        "tempera_object_store_bytes_total{", "tempera_model_memory_used_bytes "})
+  for (const char* name : {"tempera_temporal_feature_error_ratio_count{",
+                           "tempera_temporal_feature_error_baseline_ratio{",
+                           "tempera_denoise_step_duration_seconds_count{",
+                           "tempera_generation_duration_seconds_count{",
+                           "tempera_feature_cache_bytes{",
+                           "tempera_feature_cache_entries{",
+                           "tempera_model_loaded{",
+                           "tempera_model_bytes{",
+                           "tempera_model_load_duration_seconds_count{",
+                           "tempera_generation_queue_depth{",
+                           "tempera_generation_queued_steps{",
+                           "tempera_generation_queue_wait_seconds_count{",
+                           "tempera_images_total{",
+                           "tempera_pixels_total{",
+                           "tempera_denoise_steps_total{",
+                           "tempera_quantize_jobs_finished_total{",
+                           "tempera_quantize_job_duration_seconds_count{",
+                           "tempera_quantize_stage_duration_seconds_count{",
+                           "tempera_worker_leases{",
+                           "tempera_worker_last_heartbeat_timestamp_seconds{",
+                           "tempera_object_store_bytes_total{",
+                           "tempera_model_memory_used_bytes "})
     EXPECT_NE(text.find(name), std::string::npos) << name;
-  EXPECT_EQ(text.find("tempera_quantize_job_progress_ratio{"), std::string::npos) << "gone when the job has ended";
+  EXPECT_EQ(text.find("tempera_quantize_job_progress_ratio{"), std::string::npos)
+      << "gone when the job has ended";
 }
 
 }  // namespace

@@ -196,7 +196,8 @@ TEST_F(Artifacts, DeleteMindsAliasesAndUse) {
   EXPECT_TRUE(Delete(id, true).ok());
   EXPECT_EQ(Get(id).status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(Get("m:stable").status().code(), absl::StatusCode::kNotFound);
-  EXPECT_EQ(testing::Generate(server_.channel(), testing::GenerateOf(id, 1)).status.code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(testing::Generate(server_.channel(), testing::GenerateOf(id, 1)).status.code(),
+            absl::StatusCode::kNotFound);
   EXPECT_EQ(Delete(id).code(), absl::StatusCode::kNotFound);
 }
 

@@ -34,7 +34,8 @@ class FakeEngine final : public Engine {
     if (out.scheduler != "ddim" && out.scheduler != "ddpm")
       return InvalidArgument("scheduler: got \"", out.scheduler, "\", want ddim or ddpm");
     out.steps = r.steps.value_or(info_.steps);
-    if (out.steps < 1 || out.steps > 1000) return InvalidArgument("steps: got ", out.steps, ", want 1 to 1000");
+    if (out.steps < 1 || out.steps > 1000)
+      return InvalidArgument("steps: got ", out.steps, ", want 1 to 1000");
     out.eta = r.eta.value_or(0);
     if (!(out.eta >= 0 && out.eta <= 1)) return InvalidArgument("eta: got ", out.eta, ", want 0 to 1");
     if (info_.classes > 0 && !r.class_label)
@@ -89,8 +90,13 @@ class FakeEngine final : public Engine {
 };
 
 Json SpecJson(const QuantSpec& s) {
-  return {{"method", s.method}, {"weight_bits", s.weight_bits}, {"activation_bits", s.activation_bits},
-          {"scheduler", s.scheduler}, {"steps", s.steps}, {"eta", s.eta}, {"seed", s.seed}};
+  return {{"method", s.method},
+          {"weight_bits", s.weight_bits},
+          {"activation_bits", s.activation_bits},
+          {"scheduler", s.scheduler},
+          {"steps", s.steps},
+          {"eta", s.eta},
+          {"seed", s.seed}};
 }
 
 Result<QuantSpec> ParseSpecJson(const Json& json, const std::string& label) {
@@ -112,16 +118,19 @@ Result<QuantSpec> ParseSpecJson(const Json& json, const std::string& label) {
 Result<Json> ReadModel(const fs::path& folder) {
   TEMPERA_ASSIGN(const std::string text, ReadFile(folder / "model.json", "model.json"));
   TEMPERA_ASSIGN(const Json json, ParseJson(text, "model.json"));
-  if (json.contains("broken")) return InvalidArgument("unet/config.json: ", json["broken"].get<std::string>());
+  if (json.contains("broken"))
+    return InvalidArgument("unet/config.json: ", json["broken"].get<std::string>());
   return json;
 }
 
 Result<QuantSpec> ResolveFake(const QuantRequest& r, const fs::path& folder) {
   QuantSpec s;
   s.method = r.method.value_or("tfmq");
-  if (s.method != "tfmq" && s.method != "minmax") return InvalidArgument("method: got \"", s.method, "\", want tfmq or minmax");
+  if (s.method != "tfmq" && s.method != "minmax")
+    return InvalidArgument("method: got \"", s.method, "\", want tfmq or minmax");
   s.weight_bits = r.weight_bits.value_or(4);
-  if (s.weight_bits != 4 && s.weight_bits != 8) return InvalidArgument("weight_bits: got ", s.weight_bits, ", want 4 or 8");
+  if (s.weight_bits != 4 && s.weight_bits != 8)
+    return InvalidArgument("weight_bits: got ", s.weight_bits, ", want 4 or 8");
   s.activation_bits = r.activation_bits.value_or(8);
   s.scheduler = r.scheduler.value_or("ddim");
   s.steps = r.steps.value_or(5);
@@ -173,7 +182,8 @@ std::string WriteFakeArtifact(const fs::path& folder, const QuantSpec& spec, con
     return std::span(reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(values[0]));
   };
   // "conv": a concatenation of two parts, the first with a range a step; "time": a cached temporal feature.
-  const std::vector<uint8_t> codes{1, 2, 3, 4}, zero{8, 7}, step_zero{10, 20, 30, 40, 50}, one_zero{128}, chosen{1, 1, 0, 1, 1};
+  const std::vector<uint8_t> codes{1, 2, 3, 4}, zero{8, 7}, step_zero{10, 20, 30, 40, 50}, one_zero{128},
+      chosen{1, 1, 0, 1, 1};
   const std::vector<float> scale{0.5f, 0.25f}, step_scale{1, 2, 3, 4, 5}, one_scale{0.5f};
   const std::string weights = SafetensorsBytes({{"conv.weight.0.codes", Dtype::kU8, {2, 2}, codes},
                                                 {"conv.weight.0.scale", Dtype::kF32, {2}, bytes_of(scale)},
@@ -192,15 +202,25 @@ std::string WriteFakeArtifact(const fs::path& folder, const QuantSpec& spec, con
   manifest.source_sha256 = std::string(64, 'a');
   manifest.spec = SpecJson(spec);
   manifest.schedule = Json{{"scheduler", spec.scheduler}, {"timesteps", {801.0, 601.0, 401.0, 201.0, 1.0}}};
-  manifest.model = Json{{"name", model}, {"pipeline", "DDPMPipeline"}, {"family", "unet"},
-                        {"class_names", {"a", "b"}},
-                        {"network_config", {{"in_channels", 1}, {"sample_size", {32, 48}}, {"num_class_embeds", 2}}}};
+  manifest.model =
+      Json{{"name", model},
+           {"pipeline", "DDPMPipeline"},
+           {"family", "unet"},
+           {"class_names", {"a", "b"}},
+           {"network_config", {{"in_channels", 1}, {"sample_size", {32, 48}}, {"num_class_embeds", 2}}}};
   const auto slot = [](const char* name, const char* role, int weight_bits, int activation_bits, int parts) {
-    return Json{{"slot", name}, {"role", role}, {"unit", "u"}, {"group", "down"}, {"weight_bits", weight_bits},
-                {"activation_bits", activation_bits}, {"parts", parts}};
+    return Json{{"slot", name},
+                {"role", role},
+                {"unit", "u"},
+                {"group", "down"},
+                {"weight_bits", weight_bits},
+                {"activation_bits", activation_bits},
+                {"parts", parts}};
   };
-  manifest.slots = Json::array({slot("down.conv", "conv", 0, 0, 1), slot("conv", "conv", 4, 8, 2), slot("time", "time", 8, 0, 1)});
-  manifest.baseline = Json::array({Json{{"timestep_bin", 19}, {"block_group", "down"}, {"ratio", 1e-3}, {"low", 1e-4}, {"high", 1e-2}}});
+  manifest.slots = Json::array(
+      {slot("down.conv", "conv", 0, 0, 1), slot("conv", "conv", 4, 8, 2), slot("time", "time", 8, 0, 1)});
+  manifest.baseline = Json::array(
+      {Json{{"timestep_bin", 19}, {"block_group", "down"}, {"ratio", 1e-3}, {"low", 1e-4}, {"high", 1e-2}}});
   manifest.libraries = Json::object();
   manifest.files[kWeightsFile] = {Sha256Hex(weights), static_cast<int64_t>(weights.size())};
   manifest.files[kTablesFile] = {Sha256Hex(tables), static_cast<int64_t>(tables.size())};
@@ -222,12 +242,14 @@ void MakeFakeModel(const fs::path& folder, const std::string& json) {
 
 Compute FakeCompute(std::shared_ptr<Controls> controls) {
   Compute c;
-  c.load_model = [controls](const CallScope& scope, const fs::path& folder) -> Result<std::shared_ptr<const Engine>> {
+  c.load_model = [controls](const CallScope& scope,
+                            const fs::path& folder) -> Result<std::shared_ptr<const Engine>> {
     controls->loads.Add();
     controls->load.Pass();
     TEMPERA_TRY(scope.Check());
     TEMPERA_ASSIGN(const Json json, ReadModel(folder));
-    return MakeFakeEngine(FakeInfo(folder.filename().string(), "", json.value("classes", 0), *controls), controls);
+    return MakeFakeEngine(FakeInfo(folder.filename().string(), "", json.value("classes", 0), *controls),
+                          controls);
   };
   c.load_artifact = [controls](const CallScope& scope, const fs::path& folder, const std::string& id,
                                const EngineOptions&) -> Result<std::shared_ptr<const Engine>> {
@@ -241,11 +263,16 @@ Compute FakeCompute(std::shared_ptr<Controls> controls) {
   c.resolve_spec = &ResolveFake;
   c.spec_to_json = &SpecJson;
   c.parse_spec = &ParseSpecJson;
-  c.run_job = [controls](const CallScope& scope, const QuantizeJobInput& input, Lanes&,
-                         const std::function<void(const JobProgress&)>& progress) -> Result<QuantizeJobOutput> {
+  c.run_job = [controls](
+                  const CallScope& scope, const QuantizeJobInput& input, Lanes&,
+                  const std::function<void(const JobProgress&)>& progress) -> Result<QuantizeJobOutput> {
     for (int i = 0; i < 4; ++i) {
-      progress({.stage = i < 2 ? "calibrate" : "pack", .unit = Cat("block", i), .done = i, .total = 4,
-                .fraction = i / 4.0, .eta_seconds = 4.0 - i});
+      progress({.stage = i < 2 ? "calibrate" : "pack",
+                .unit = Cat("block", i),
+                .done = i,
+                .total = 4,
+                .fraction = i / 4.0,
+                .eta_seconds = 4.0 - i});
       controls->job.Pass();
       while (controls->until_stopped && scope.Check().ok()) std::this_thread::yield();
       TEMPERA_TRY(scope.Check());
@@ -254,7 +281,8 @@ Compute FakeCompute(std::shared_ptr<Controls> controls) {
     const std::string id = WriteFakeArtifact(folder, input.spec, input.model_folder.filename().string());
     return QuantizeJobOutput{id, folder};
   };
-  c.encode_image = [](const Picture& p, ImageFormat, const std::map<std::string, std::string>&) -> Result<std::string> {
+  c.encode_image = [](const Picture& p, ImageFormat,
+                      const std::map<std::string, std::string>&) -> Result<std::string> {
     return std::string(p.pixels.begin(), p.pixels.end());
   };
   c.methods = {"minmax", "tfmq"};
@@ -289,7 +317,8 @@ TestServer::TestServer(std::function<void(ServerConfig&)> change) {
   auto app = App::Create(config, FakeCompute(controls_));
   EXPECT_TRUE(app.ok()) << app.status();
   app_ = *std::move(app);
-  channel_ = grpc::CreateChannel("127.0.0.1:" + std::to_string(app_->grpc_port()), grpc::InsecureChannelCredentials());
+  channel_ = grpc::CreateChannel("127.0.0.1:" + std::to_string(app_->grpc_port()),
+                                 grpc::InsecureChannelCredentials());
   thread_ = std::jthread([this] { app_->Run(false); });
 }
 
@@ -321,7 +350,8 @@ std::pair<int, std::string> TestServer::Http(const std::string& path) {
   boost::system::error_code error;
   socket.connect({asio::ip::make_address("127.0.0.1"), static_cast<uint16_t>(app_->http_port())}, error);
   if (error) return {0, error.message()};
-  asio::write(socket, asio::buffer("GET " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), error);
+  asio::write(socket, asio::buffer("GET " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
+              error);
   std::string answer;
   asio::read(socket, asio::dynamic_buffer(answer), error);
   if (answer.size() < 12) return {0, answer};

@@ -1,4 +1,5 @@
-// Engines and jobs that compute nothing, and a whole server around them: what the service does, without LibTorch.
+// Engines and jobs that compute nothing, and a whole server around them: what the service does, without
+// LibTorch.
 #pragma once
 
 #include <atomic>
@@ -72,26 +73,29 @@ class Counter {
 
 // What the tests steer and watch.
 struct Controls {
-  Gate step;        // passed before each denoising step
-  Gate load;        // passed by each load
-  Gate job;         // passed by each job's stage
+  Gate step;                                // passed before each denoising step
+  Gate load;                                // passed by each load
+  Gate job;                                 // passed by each job's stage
   std::atomic<bool> until_stopped = false;  // steps and jobs go on until they are told to stop
-  Counter loads;    // begun
-  Counter steps;    // done
+  Counter loads;                            // begun
+  Counter steps;                            // done
   int64_t picture_side = 4;
   int64_t model_bytes = 1000;
 };
 
 // "Paints" a picture that depends on the seed. `classes` > 0: a class is needed.
-EngineInfo FakeInfo(const std::string& name, const std::string& artifact_id, int64_t classes, const Controls& controls);
+EngineInfo FakeInfo(const std::string& name, const std::string& artifact_id, int64_t classes,
+                    const Controls& controls);
 std::shared_ptr<const Engine> MakeFakeEngine(const EngineInfo& info, std::shared_ptr<Controls> controls);
 
-// Models are folders with a file "model.json": {"classes": N} or {"broken": "why"}. Artifacts are whatever is published;
-// `classes` of theirs are 10. Jobs pass stages "calibrate" and "publish" and make an artifact that depends on the spec.
+// Models are folders with a file "model.json": {"classes": N} or {"broken": "why"}. Artifacts are whatever is
+// published; `classes` of theirs are 10. Jobs pass stages "calibrate" and "publish" and make an artifact that
+// depends on the spec.
 Compute FakeCompute(std::shared_ptr<Controls> controls);
 void MakeFakeModel(const std::filesystem::path& folder, const std::string& json = R"({"classes": 0})");
 // Writes an artifact's files; its id.
-std::string WriteFakeArtifact(const std::filesystem::path& folder, const QuantSpec& spec, const std::string& model);
+std::string WriteFakeArtifact(const std::filesystem::path& folder, const QuantSpec& spec,
+                              const std::string& model);
 
 // A folder that is gone at the end.
 class TempFolder {

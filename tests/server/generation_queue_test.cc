@@ -31,7 +31,8 @@ class GenerationQueueTest : public ::testing::Test {
       gate_.Pass();
       finished_.Add();
     };
-    return queue_->Push(std::move(task), [this, name](const GenerationQueue::Place& p) { Note(name, p.position); });
+    return queue_->Push(std::move(task),
+                        [this, name](const GenerationQueue::Place& p) { Note(name, p.position); });
   }
   void Note(int name, int position) {
     std::lock_guard lock(mutex_);
@@ -71,7 +72,8 @@ TEST_F(GenerationQueueTest, RunsInOrderAndTellsPlaces) {
     const std::vector<int> told = Told(i);
     EXPECT_EQ(told.front(), i);
     EXPECT_EQ(told.back(), -1);
-    EXPECT_TRUE(std::is_sorted(told.rbegin(), told.rend())) << "places only fall, and none comes after the start";
+    EXPECT_TRUE(std::is_sorted(told.rbegin(), told.rend()))
+        << "places only fall, and none comes after the start";
   }
   EXPECT_EQ(metrics_.queue_depth.Value("m"), 0);
   EXPECT_EQ(metrics_.queued_steps.Value("m"), 0);
@@ -161,7 +163,8 @@ TEST_F(GenerationQueueTest, ManyThreadsPushAndRemove) {
   EXPECT_EQ(metrics_.queue_depth.Value("m"), 0);
   EXPECT_EQ(metrics_.queued_steps.Value("m"), 0);
   for (auto& [name, told] : told_)
-    for (size_t i = 0; i < told.size(); ++i) EXPECT_TRUE(told[i] >= 0 || i + 1 == told.size()) << "told after the start";
+    for (size_t i = 0; i < told.size(); ++i)
+      EXPECT_TRUE(told[i] >= 0 || i + 1 == told.size()) << "told after the start";
 }
 
 }  // namespace

@@ -89,7 +89,8 @@ TEST_F(ModelManagerTest, ManyWaitersShareOneLoad) {
   for (int i = 0; i < 20; ++i) {
     promises.push_back(std::make_shared<std::promise<bool>>());
     waiters.push_back(promises.back()->get_future());
-    manager_->Acquire({}, Artifact('a'), [p = promises.back()](Result<ModelLease> l) { p->set_value(l.ok()); });
+    manager_->Acquire({}, Artifact('a'),
+                      [p = promises.back()](Result<ModelLease> l) { p->set_value(l.ok()); });
   }
   controls_->load.Open();
   for (auto& waiter : waiters) EXPECT_TRUE(waiter.get());
@@ -204,7 +205,8 @@ TEST_F(ModelManagerTest, WaitersWhoLeaveGetTheirErrorAndNothingIsLoadedForNobody
   controls_->load.AwaitWaiting(1);
   std::stop_source stop;
   std::promise<Status> left;
-  manager_->Acquire({stop.get_token()}, Artifact('b'), [&](Result<ModelLease> l) { left.set_value(l.status()); });
+  manager_->Acquire({stop.get_token()}, Artifact('b'),
+                    [&](Result<ModelLease> l) { left.set_value(l.status()); });
   stop.request_stop();
   controls_->load.Open();
   first.get_future().wait();

@@ -29,7 +29,8 @@ class Mutator {
   void Change(Message& message) {
     const auto* type = message.GetDescriptor();
     const int changes = 1 + Below(3);
-    for (int i = 0; i < changes && type->field_count() > 0; ++i) ChangeField(message, *type->field(Below(type->field_count())));
+    for (int i = 0; i < changes && type->field_count() > 0; ++i)
+      ChangeField(message, *type->field(Below(type->field_count())));
   }
   std::string ChangeBytes(std::string bytes) {
     for (int i = 1 + Below(4); i > 0; --i) {
@@ -60,7 +61,8 @@ class Mutator {
     }
   }
   int64_t Number() {
-    static constexpr int64_t kNumbers[] = {0, 1, -1, 2, 3, 4, 5, 8, 32, 49, 64, 65, 1000, 1001, INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN};
+    static constexpr int64_t kNumbers[] = {
+        0, 1, -1, 2, 3, 4, 5, 8, 32, 49, 64, 65, 1000, 1001, INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN};
     return kNumbers[Below(std::size(kNumbers))];
   }
   double Real() {
@@ -71,7 +73,8 @@ class Mutator {
     const auto* access = message.GetReflection();
     if (Below(6) == 0) return access->ClearField(&message, &field);
     if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
-      Message* inner = field.is_repeated() ? access->AddMessage(&message, &field) : access->MutableMessage(&message, &field);
+      Message* inner = field.is_repeated() ? access->AddMessage(&message, &field)
+                                           : access->MutableMessage(&message, &field);
       if (depth_ < 4) {
         ++depth_;
         Change(*inner);
@@ -79,9 +82,9 @@ class Mutator {
       }
       return;
     }
-#define TEMPERA_SET(KIND, NAME, VALUE)                                                      \
-  case FieldDescriptor::CPPTYPE_##KIND:                                                     \
-    if (field.is_repeated()) return access->Add##NAME(&message, &field, VALUE);             \
+#define TEMPERA_SET(KIND, NAME, VALUE)                                          \
+  case FieldDescriptor::CPPTYPE_##KIND:                                         \
+    if (field.is_repeated()) return access->Add##NAME(&message, &field, VALUE); \
     return access->Set##NAME(&message, &field, VALUE)
     switch (field.cpp_type()) {
       TEMPERA_SET(INT32, Int32, static_cast<int32_t>(Number()));
@@ -111,21 +114,43 @@ class Mutations : public ::testing::Test {
     v1::SetAliasRequest alias;
     alias.set_alias("m:stable");
     alias.set_artifact(id_);
-    EXPECT_TRUE(testing::Call(*v1::ArtifactService::NewStub(server_.channel()), &v1::ArtifactService::Stub::SetAlias,
-                              alias).ok());
+    EXPECT_TRUE(testing::Call(*v1::ArtifactService::NewStub(server_.channel()),
+                              &v1::ArtifactService::Stub::SetAlias, alias)
+                    .ok());
   }
   ~Mutations() override {
     // It lives, and does its work.
     EXPECT_EQ(server_.Http("/readyz").first, 200);
-    EXPECT_TRUE(testing::Generate(server_.channel(), testing::GenerateOf(server_.model("plain"))).status.ok());
+    EXPECT_TRUE(
+        testing::Generate(server_.channel(), testing::GenerateOf(server_.model("plain"))).status.ok());
   }
 
-  // Half of the requests changed field by field, half byte by byte. Answers are read to the end of each stream.
+  // Half of the requests changed field by field, half byte by byte. Answers are read to the end of each
+  // stream.
   void Run(const std::string& method, const Message& base, bool stream) {
-    Mutator mutator(20260131, {"", "x", id_, id_.substr(0, 12), "artifacts/" + id_, "m:stable", "m:new", "plain",
-                               server_.model("plain"), server_.model("classes"), server_.model("broken"), "/etc", "..",
-                               "file:///", "s3://b/k", "quantizeJobs/0123456789abcdef", "operations/0123456789abcdef",
-                               "tfmq", "ddim", "report.html", "state = QUEUED", "AND AND", "create_time desc",
+    Mutator mutator(20260131, {"",
+                               "x",
+                               id_,
+                               id_.substr(0, 12),
+                               "artifacts/" + id_,
+                               "m:stable",
+                               "m:new",
+                               "plain",
+                               server_.model("plain"),
+                               server_.model("classes"),
+                               server_.model("broken"),
+                               "/etc",
+                               "..",
+                               "file:///",
+                               "s3://b/k",
+                               "quantizeJobs/0123456789abcdef",
+                               "operations/0123456789abcdef",
+                               "tfmq",
+                               "ddim",
+                               "report.html",
+                               "state = QUEUED",
+                               "AND AND",
+                               "create_time desc",
                                "5c7f0f0e-0b5e-4a3c-9f6e-2d1c0b9a8f7e"});
     int refused = 0;
     for (int i = 0; i < kMutations; ++i) {
@@ -154,12 +179,13 @@ class Mutations : public ::testing::Test {
     if (!stream) {
       grpc::ByteBuffer response;
       const grpc::internal::RpcMethod rpc(method.c_str(), grpc::internal::RpcMethod::NORMAL_RPC);
-      return grpc::internal::BlockingUnaryCall<grpc::ByteBuffer, grpc::ByteBuffer>(server_.channel().get(), rpc, &context,
-                                                                                  request, &response);
+      return grpc::internal::BlockingUnaryCall<grpc::ByteBuffer, grpc::ByteBuffer>(
+          server_.channel().get(), rpc, &context, request, &response);
     }
     const grpc::internal::RpcMethod rpc(method.c_str(), grpc::internal::RpcMethod::SERVER_STREAMING);
     std::unique_ptr<grpc::ClientReader<grpc::ByteBuffer>> reader(
-        grpc::internal::ClientReaderFactory<grpc::ByteBuffer>::Create(server_.channel().get(), rpc, &context, request));
+        grpc::internal::ClientReaderFactory<grpc::ByteBuffer>::Create(server_.channel().get(), rpc, &context,
+                                                                      request));
     int read = 0;
     for (grpc::ByteBuffer message; reader->Read(&message);) {
       if (++read < 200) continue;

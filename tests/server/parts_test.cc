@@ -20,9 +20,27 @@ ParsedConfig Parse(std::vector<const char*> args) {
 TEST(Config, FlagsOfTheManual) {
   testing::TempFolder folder;
   const std::string root = folder.path().string();
-  const ParsedConfig p = Parse({"--data", "/d", "--model-root", root.c_str(), "--model-root", root.c_str(), "--load",
-                                "a:b", "--load", "c", "--memory-budget", "2G", "--listen", "0.0.0.0:1", "--metrics-listen",
-                                ":2", "--no-worker", "--threads", "3", "--log-level", "debug"});
+  const ParsedConfig p = Parse({"--data",
+                                "/d",
+                                "--model-root",
+                                root.c_str(),
+                                "--model-root",
+                                root.c_str(),
+                                "--load",
+                                "a:b",
+                                "--load",
+                                "c",
+                                "--memory-budget",
+                                "2G",
+                                "--listen",
+                                "0.0.0.0:1",
+                                "--metrics-listen",
+                                ":2",
+                                "--no-worker",
+                                "--threads",
+                                "3",
+                                "--log-level",
+                                "debug"});
   ASSERT_TRUE(p.run);
   EXPECT_EQ(p.config.model_roots.size(), 2u);
   EXPECT_EQ(p.config.load, (std::vector<std::string>{"a:b", "c"}));
@@ -39,7 +57,8 @@ TEST(Config, EnvironmentIsBelowFlags) {
   ::setenv("TEMPERA_LOAD", "a:b,c", 1);
   ::setenv("TEMPERA_NO_WORKER", "true", 1);
   const ParsedConfig p = Parse({"--listen", "127.0.0.1:8"});
-  for (const char* name : {"TEMPERA_DATA", "TEMPERA_LISTEN", "TEMPERA_LOAD", "TEMPERA_NO_WORKER"}) ::unsetenv(name);
+  for (const char* name : {"TEMPERA_DATA", "TEMPERA_LISTEN", "TEMPERA_LOAD", "TEMPERA_NO_WORKER"})
+    ::unsetenv(name);
   ASSERT_TRUE(p.run);
   EXPECT_EQ(p.config.data, "/from-env");
   EXPECT_EQ(p.config.listen, "127.0.0.1:8");
@@ -48,10 +67,16 @@ TEST(Config, EnvironmentIsBelowFlags) {
 }
 
 TEST(Config, WrongArgumentsEndWithTwo) {
-  for (const std::vector<const char*>& args : std::vector<std::vector<const char*>>{
-           {}, {"--data"}, {"--data", "d", "--threads", "-1"}, {"--data", "d", "--listen", "nowhere"},
-           {"--data", "d", "--memory-budget", "much"}, {"--data", "d", "--model-root", "/does/not/exist"},
-           {"--data", "d", "--log-level", "loud"}, {"--data", "d", "--unknown"}, {"--data", ""}}) {
+  for (const std::vector<const char*>& args :
+       std::vector<std::vector<const char*>>{{},
+                                             {"--data"},
+                                             {"--data", "d", "--threads", "-1"},
+                                             {"--data", "d", "--listen", "nowhere"},
+                                             {"--data", "d", "--memory-budget", "much"},
+                                             {"--data", "d", "--model-root", "/does/not/exist"},
+                                             {"--data", "d", "--log-level", "loud"},
+                                             {"--data", "d", "--unknown"},
+                                             {"--data", ""}}) {
     const ParsedConfig p = Parse(args);
     EXPECT_FALSE(p.run);
     EXPECT_EQ(p.exit_code, 2);
@@ -83,7 +108,8 @@ TEST(DataLock, HoldsUntilItIsGone) {
 
 TEST(Filters, AliasIsRenamedWhereItIsAField) {
   EXPECT_EQ(AliasToName("alias = x AND alias != y"), "name = x AND name != y");
-  EXPECT_EQ(AliasToName("model = alias AND method = \"alias = 1\""), "model = alias AND method = \"alias = 1\"");
+  EXPECT_EQ(AliasToName("model = alias AND method = \"alias = 1\""),
+            "model = alias AND method = \"alias = 1\"");
   EXPECT_EQ(AliasToName("labels.alias = x"), "labels.alias = x");
   EXPECT_EQ(AliasToName("\"unfinished \\"), "\"unfinished \\");
 }
@@ -116,7 +142,8 @@ TEST(RequestKeys, DifferByMethodAndBodyButNotById) {
 TEST(Times, Rfc3339) {
   EXPECT_EQ(ParseTimeMs("1970-01-01T00:00:00Z"), 0);
   EXPECT_EQ(ParseTimeMs("2026-01-31T10:00:00.250Z"), 1769853600250);
-  for (const char* bad : {"", "yesterday", "2026-13-01T00:00:00Z", "2026-01-01T25:00:00Z", "2026-01-01T00:00:00"})
+  for (const char* bad :
+       {"", "yesterday", "2026-13-01T00:00:00Z", "2026-01-01T25:00:00Z", "2026-01-01T00:00:00"})
     EXPECT_EQ(ParseTimeMs(bad), 0) << bad;
 }
 

@@ -31,7 +31,9 @@ class Quantize : public ::testing::Test {
     request.set_model(server_->model("classes"));
     return request;
   }
-  Result<lro::Operation> Submit(const v1::QuantizeRequest& request) { return Call(*stub_, &Stub::Quantize, request); }
+  Result<lro::Operation> Submit(const v1::QuantizeRequest& request) {
+    return Call(*stub_, &Stub::Quantize, request);
+  }
   v1::QuantizeJob Get(const std::string& name) {
     v1::GetQuantizeJobRequest request;
     request.set_name(name);
@@ -245,7 +247,8 @@ TEST_F(Quantize, ListsInPagesWithFilters) {
   ASSERT_TRUE(found.ok()) << found.status();
   EXPECT_EQ(found->quantize_jobs_size(), 1);
   filtered.set_page_token(request.page_token());
-  EXPECT_EQ(Call(*stub_, &Stub::ListQuantizeJobs, filtered).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Call(*stub_, &Stub::ListQuantizeJobs, filtered).status().code(),
+            absl::StatusCode::kInvalidArgument);
   filtered.clear_page_token();
   filtered.set_filter("nonsense !!");
   EXPECT_EQ(rpc::Field(Call(*stub_, &Stub::ListQuantizeJobs, filtered).status()), "filter");
@@ -272,7 +275,8 @@ TEST_F(Quantize, BadNamesAreRefused) {
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
   lro::WaitOperationRequest wait;
   wait.set_name("operations/0123456789abcdef");
-  EXPECT_EQ(Call(*operations_, &Operations::WaitOperation, wait).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(Call(*operations_, &Operations::WaitOperation, wait).status().code(),
+            absl::StatusCode::kNotFound);
   wait.mutable_timeout()->set_seconds(-5);
   EXPECT_EQ(rpc::Field(Call(*operations_, &Operations::WaitOperation, wait).status()), "timeout");
 }
@@ -305,7 +309,9 @@ TEST_F(Quantize, WatchersThatVanish) {
     reader->Finish();
   }
   server_->Stop();
-  EXPECT_EQ(server_->app().metrics().requests_in_flight.Value("tempera.v1.QuantizationService/WatchQuantizeJob"), 0);
+  EXPECT_EQ(
+      server_->app().metrics().requests_in_flight.Value("tempera.v1.QuantizationService/WatchQuantizeJob"),
+      0);
 }
 
 // The worker runs into the drain: its job waits in the queue for the next one.

@@ -45,7 +45,8 @@ TEST(TraceTib, CountsTheClassEmbeddingWhereThereIsOne) {
   const auto trace = TraceTib(*network);
   ASSERT_TRUE(trace.ok()) << trace.status();
   EXPECT_EQ(trace->temporal_class, TemporalClass::kB);
-  EXPECT_NE(std::find(trace->parameters.begin(), trace->parameters.end(), "class_embedding.weight"), trace->parameters.end());
+  EXPECT_NE(std::find(trace->parameters.begin(), trace->parameters.end(), "class_embedding.weight"),
+            trace->parameters.end());
   for (const auto& [name, p] : network->parameters()) EXPECT_FALSE(p.requires_grad()) << name;
 }
 
@@ -66,7 +67,8 @@ TEST_F(Features, TableHoldsWhatTheLayersGiveForEveryStepAndClass) {
   const auto features = network->TemporalFeatures(ctx);
   for (size_t i = 0; i < features.size(); ++i) {
     // Ten rows at once may round differently from one: the last bits of a product of 64 terms.
-    const double tolerance = 64 * std::numeric_limits<float>::epsilon() * features[i].abs().max().item<double>();
+    const double tolerance =
+        64 * std::numeric_limits<float>::epsilon() * features[i].abs().max().item<double>();
     EXPECT_LE((exact.features[i][3][7] - features[i][0]).abs().max().item<double>(), tolerance);
   }
 }
@@ -78,23 +80,27 @@ TEST_F(Features, CacheErrorIsAtMostThatOfTheMinMaxGrid) {
       for (int64_t k = 0; k < exact.steps; ++k)
         for (int64_t c = 0; c < exact.classes; ++c) {
           const at::Tensor v = exact.features[i][k][c];
-          // Min-max is one of the candidates, and its error is at most half a step for each value, plus half a step for
-          // the rounded zero point at the ends.
-          const double step = (v.max().clamp_min(0) - v.min().clamp_max(0)).item<double>() / ((1 << bits) - 1);
-          EXPECT_LE((cached.features[i][k][c] - v).norm().item<double>(), step * std::sqrt(static_cast<double>(v.numel()))) << bits;
+          // Min-max is one of the candidates, and its error is at most half a step for each value, plus half
+          // a step for the rounded zero point at the ends.
+          const double step =
+              (v.max().clamp_min(0) - v.min().clamp_max(0)).item<double>() / ((1 << bits) - 1);
+          EXPECT_LE((cached.features[i][k][c] - v).norm().item<double>(),
+                    step * std::sqrt(static_cast<double>(v.numel())))
+              << bits;
         }
   }
   const FeatureTable half = Dequantized(BuildCache(exact, 32));
   for (size_t i = 0; i < exact.features.size(); ++i)
-    EXPECT_LE((half.features[i] - exact.features[i]).abs().max().item<double>(), exact.features[i].abs().max().item<double>() / 2048);
+    EXPECT_LE((half.features[i] - exact.features[i]).abs().max().item<double>(),
+              exact.features[i].abs().max().item<double>() / 2048);
 }
 
 TEST_F(Features, SelectionTakesTheSmallerErrorAndPruningKeepsWhatItChose) {
   FeatureTable layers = exact, cached = exact;
   for (at::Tensor& f : layers.features) f = f.clone();
   for (at::Tensor& f : cached.features) f = f.clone();
-  layers.features[0][2].add_(0.5);   // the layers are worse here: cache
-  cached.features[1][3].add_(0.5);   // the cache is worse here: layers
+  layers.features[0][2].add_(0.5);  // the layers are worse here: cache
+  cached.features[1][3].add_(0.5);  // the cache is worse here: layers
   const Selection s = Select(exact, layers, cached, "select");
   EXPECT_EQ(s.choice[2][0], Strategy::kCache);
   EXPECT_EQ(s.choice[3][1], Strategy::kReconstruct);
