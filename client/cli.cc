@@ -61,6 +61,16 @@ struct Typed {
 
 using App = CLI::App;
 
+// A whole number that is not negative, said in words.
+CLI::Validator WholeNumber() {
+  return CLI::Validator(
+      [](const std::string& text) {
+        const bool sound = !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
+        return sound ? std::string() : Cat("got ", text, ", want a whole number of 0 or more");
+      },
+      "");
+}
+
 template <typename T, typename Target>
 void Set(const std::optional<T>& value, Target set) {
   if (value) set(*value);
@@ -98,7 +108,7 @@ void AddQuantize(App& app, Typed& typed) {
   c->add_option("--eta", o->eta, "Noise of each DDIM step, 0 to 1 (default 0)");
   c->add_option("--spacing", o->spacing, "How timesteps are chosen: leading, trailing or linspace");
   c->add_option("--samples-per-step", o->samples, "Calibration samples for each step");
-  c->add_option("--seed", o->seed, "Seed of calibration (default 0)")->check(CLI::NonNegativeNumber);
+  c->add_option("--seed", o->seed, "Seed of calibration (default 0)")->check(WholeNumber());
   c->add_option("--classes", o->classes, "Classes to calibrate on, as 0,3,5 (default all)")
       ->delimiter(',')
       ->allow_extra_args(false);
@@ -182,7 +192,7 @@ void AddGenerate(App& app, Typed& typed) {
   c->add_option("REF", o->ref, "Artifact id, alias, or folder of a full-precision model")->required();
   c->add_option("--class", o->class_label, "Class label; a class-conditional model needs one");
   c->add_option("--seed", o->seed, "Seed of the first picture (default: drawn by the server)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(WholeNumber());
   c->add_option("--count", o->count, "How many pictures (default 1)");
   c->add_option("--scheduler", o->scheduler, "Scheduler; an artifact serves its own only");
   c->add_option("--steps", o->steps, "Denoising steps; an artifact serves its own only");
@@ -226,12 +236,17 @@ void AddList(App& parent, Typed& typed, const char* help, const char* footer,
   auto args = std::make_shared<ListArgs>();
   App* c = parent.add_subcommand("list", help)->footer(footer);
   c->add_option("--filter", args->filter, "Comparisons joined by AND");
-  c->add_option("--limit", args->limit, "Most lines, 0 for all (default 50)")->check(CLI::NonNegativeNumber);
+  c->add_option("--limit", args->limit, "Most lines, 0 for all (default 50)")->check(WholeNumber());
   c->callback([args, run, &typed] { typed.run = [args, run](const Session& s) { return run(s, *args); }; });
 }
 
 void AddJobs(App& app, Typed& typed) {
-  App* jobs = app.add_subcommand("jobs", "Look at quantize jobs and stop them")->require_subcommand(1);
+  App* jobs = app.add_subcommand("jobs", "Look at quantize jobs and stop them")
+                  ->require_subcommand(1)
+                  ->footer(
+                      "\nExamples:\n"
+                      "  tempera jobs list --filter 'state = RUNNING'\n"
+                      "  tempera jobs watch 3f2a9c1b77de0045   a job's id, as quantize and list print it");
   AddList(*jobs, typed, "List jobs, newest first",
           "\nExample:\n  tempera jobs list --filter 'state = RUNNING'", &RunJobsList);
   AddOne(*jobs, typed, "show", "Show one job", "ID", "The job's id", &RunJobsShow);
@@ -242,7 +257,12 @@ void AddJobs(App& app, Typed& typed) {
 }
 
 void AddArtifacts(App& app, Typed& typed) {
-  App* artifacts = app.add_subcommand("artifacts", "Look at artifacts and check them")->require_subcommand(1);
+  App* artifacts = app.add_subcommand("artifacts", "Look at artifacts and check them")
+                       ->require_subcommand(1)
+                       ->footer(
+                           "\nExamples:\n"
+                           "  tempera artifacts show fashion:w4a8\n"
+                           "  tempera artifacts verify 3f2a9c1b77de");
   AddList(*artifacts, typed, "List artifacts, newest first",
           "\nExample:\n  tempera artifacts list --filter 'method = tfmq AND create_time > "
           "\"2026-01-01T00:00:00Z\"'",
@@ -314,8 +334,12 @@ void AddExplain(App& app, Typed& typed) {
 }
 
 void AddModels(App& app, Typed& typed) {
-  App* models =
-      app.add_subcommand("models", "Look at what is loaded; load and unload")->require_subcommand(1);
+  App* models = app.add_subcommand("models", "Look at what is loaded; load and unload")
+                    ->require_subcommand(1)
+                    ->footer(
+                        "\nA generation loads what it needs by itself.\n\nExamples:\n"
+                        "  tempera models load fashion:w4a8\n"
+                        "  tempera models caches   resident temporal features, and whether they are all");
   models->add_subcommand("list", "List loaded models and artifacts")->callback([&typed] {
     typed.run = &RunModelsList;
   });
@@ -384,13 +408,36 @@ void ShowError(const CliWorld& world, const Typed& typed, const Status& status) 
     world.err << "  is a server running at " << typed.server << "? (--server HOST:PORT)" << std::endl;
 }
 
+// What was typed makes no sense.
+int ShowUsageError(const CliWorld& world, const App& app, const CLI::ParseError& error, bool json) {
+  const App* at = &app;
+  std::string command = "tempera", commands;
+  while (!at->get_subcommands().empty()) {
+    at = at->get_subcommands().front();
+    command += " " + at->get_name();
+  }
+  std::string message = error.what();
+  if (dynamic_cast<const CLI::RequiredError*>(&error) != nullptr && at->get_require_subcommand_min() > 0) {
+    for (const App* sub : at->get_subcommands([](const App*) { return true; }))
+      commands += Cat(commands.empty() ? "" : ", ", sub->get_name());
+    const std::vector<std::string> rest = app.remaining(true);
+    message = rest.empty() ? Cat("command: is missing, want one of ", commands)
+                           : Cat("command: got ", rest.front(), ", want one of ", commands);
+  }
+  if (json) {
+    world.err << OneLine({{"error", {{"code", "INVALID_ARGUMENT"}, {"message", message}}}}) << std::endl;
+  } else {
+    world.err << "tempera: " << message << "\n  `" << command << " --help` says what it takes" << std::endl;
+  }
+  return kExitUsage;
+}
+
 }  // namespace
 
 int RunCli(std::vector<std::string> args, const CliWorld& world) {
   Typed typed;
   typed.server = world.default_server;
   App app("Quantize diffusion models without losing the meaning of time, and paint with them.", "tempera");
-  app.footer(kMainFooter);
   app.set_version_flag("--version", "tempera " TEMPERA_VERSION);
   app.add_option("--server", typed.server,
                  "Server, HOST:PORT (default " + world.default_server + ", or $TEMPERA_SERVER)");
@@ -408,6 +455,7 @@ int RunCli(std::vector<std::string> args, const CliWorld& world) {
   AddModels(app, typed);
   AddCapabilities(app, typed);
   AddCompletion(app, typed);
+  app.footer(kMainFooter);  // not before: commands would inherit it
   FallThrough(app);
 
   // --preview takes its number or none.
@@ -417,11 +465,13 @@ int RunCli(std::vector<std::string> args, const CliWorld& world) {
                         args[i + 1] != "--";
     if (args[i] == "--preview" && !number) args[i] = "--preview=1";
   }
+  const bool json_asked = std::find(args.begin(), args.end(), "--json") != args.end();
   std::reverse(args.begin(), args.end());
   try {
     app.parse(std::move(args));
   } catch (const CLI::ParseError& e) {
-    return app.exit(e, world.out, world.err) == 0 ? kExitDone : kExitUsage;
+    if (e.get_exit_code() == 0) return app.exit(e, world.out, world.err);  // help, version
+    return ShowUsageError(world, app, e, json_asked);
   }
 
   ClientOptions options;

@@ -437,14 +437,14 @@ Result<int> RunExplain(const Session& s, const std::string& id, const std::strin
       if (l.steps().empty())
         rows.push_back({l.layer(), l.role(), bits, error, "-", "-", "-", "-", "-", "-", "-"});
       for (const auto& t : l.steps())
-        rows.push_back({l.layer(), l.role(), bits, error,
-                        Cat(t.step(), t.part() > 0 ? Cat(".", t.part()) : "",
-                            t.has_class_label() ? Cat(" c", t.class_label()) : ""),
-                        NumberText(t.scale()), Cat(t.zero_point()),
-                        Cat("[", NumberText(t.range_low()), ", ", NumberText(t.range_high()), "]"),
-                        t.has_clipping_ratio() ? Cat(NumberText(100 * t.clipping_ratio()), " %") : "-",
-                        t.has_error() ? NumberText(t.error()) : "-",
-                        t.strategy().empty() ? "-" : t.strategy()});
+        rows.push_back(
+            {l.layer(), l.role(), bits, error,
+             Cat(t.step(), t.part() > 0 ? Cat(".", t.part()) : "",
+                 t.has_class_label() ? Cat(" c", t.class_label()) : ""),
+             t.scale() > 0 ? NumberText(t.scale()) : "-", t.scale() > 0 ? Cat(t.zero_point()) : "-",
+             t.scale() > 0 ? Cat("[", NumberText(t.range_low()), ", ", NumberText(t.range_high()), "]") : "-",
+             t.has_clipping_ratio() ? Cat(NumberText(100 * t.clipping_ratio()), " %") : "-",
+             t.has_error() ? NumberText(t.error()) : "-", t.strategy().empty() ? "-" : t.strategy()});
     }
     return page.next_page_token();
   }));

@@ -97,7 +97,7 @@ std::string ErrorText(const Status& status) {
   const std::string head = text;
   auto told = [&](const std::string& s) { return head.find(s) != std::string::npos; };
   for (const auto& f : d.fields)
-    if (!told(f.description) || !told(f.path)) text += Cat("\n  ", f.path, ": ", f.description);
+    if (!told(f.description)) text += Cat("\n  ", f.path, ": ", f.description);
   for (const auto& c : d.conditions)
     if (!told(c)) text += Cat("\n  ", c);
   if (d.retry_delay && d.retry_delay->count() > 0)

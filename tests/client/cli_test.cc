@@ -472,6 +472,7 @@ TEST_F(Cli, ExplainAsksForTheLayerAndStep) {
     l.set_weight_bits(4);
     v1::StepExplanation& step = *l.add_steps();
     step.set_step(2);
+    step.set_scale(0.25);
     step.set_zero_point(17);
     step.set_strategy("cache");
     return grpc::Status::OK;
@@ -512,6 +513,20 @@ TEST_F(Cli, WrongCommandLinesAreUsageErrors) {
     EXPECT_EQ(r.code, kExitUsage) << testing::PrintToString(args);
     EXPECT_NE(r.err, "") << testing::PrintToString(args);
     EXPECT_EQ(r.out, "") << testing::PrintToString(args);
+  }
+}
+
+TEST_F(Cli, UsageErrorsNameTheWordAndKeepToJson) {
+  EXPECT_THAT(Call({"nonsense"}).err, HasSubstr("command: got nonsense, want one of quantize, generate"));
+  EXPECT_THAT(Call({}).err, HasSubstr("command: is missing, want one of quantize"));
+  EXPECT_THAT(Call({"jobs", "lost"}).err, HasSubstr("command: got lost, want one of list, show"));
+  EXPECT_THAT(Call({"generate", "x", "--seed", "-1"}).err, HasSubstr("got -1, want a whole number"));
+  for (const auto& args : {std::vector<std::string>{"--json", "nonsense"},
+                           {"quantize", "--json"},
+                           {"--json", "generate", "x", "--steps", "many"}}) {
+    const Ended r = Call(args);
+    EXPECT_EQ(r.code, kExitUsage);
+    EXPECT_EQ(Json::parse(r.err)["error"]["code"], "INVALID_ARGUMENT") << r.err;
   }
 }
 
