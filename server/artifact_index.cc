@@ -166,6 +166,8 @@ Result<std::shared_ptr<const ArtifactSummary>> ArtifactIndex::Get(const CallScop
   model.set_name(manifest.source_name);
   model.set_source_sha256(manifest.source_sha256);
   FillModel(manifest.model, model);
+  if (const auto it = manifest.model.find("dropped_parameters"); it != manifest.model.end())
+    summary->cache_complete = it->is_array() && !it->empty();
   if (const Result<QuantSpec> spec = compute_.parse_spec(manifest.spec, "spec"); spec.ok()) {
     *m.mutable_spec() = SpecMessage(*spec);
     summary->method = spec->method;

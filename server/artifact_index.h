@@ -24,6 +24,8 @@ struct ArtifactSummary {
   v1::Artifact message;  // without aliases, files, baseline and manifest
   std::string method;
   int64_t create_ms = 0;
+  // The feature cache holds every temporal feature: the artifact has no time layers.
+  bool cache_complete = false;
 };
 
 // Calls block on disk. Thread-safe.

@@ -25,14 +25,15 @@ std::string MediaType(const std::string& path) {
   return "application/octet-stream";
 }
 
-// A file of the report: everything but the tensors.
-bool IsReportFile(const std::string& path) { return !path.ends_with(".safetensors"); }
+// A file of the report: everything but the tensors and the digests.
+bool IsReportFile(const std::string& path) { return !path.ends_with(".safetensors") && path != kDigestsFile; }
 
 // The pieces of some files, one after the other.
 class ReportReader {
  public:
-  ReportReader(ObjectStore& objects, std::string id, std::vector<ObjectInfo> files)
-      : objects_(objects), id_(std::move(id)), files_(std::move(files)) {}
+  ReportReader(ObjectStore& objects, std::string id, std::vector<ObjectInfo> files,
+               std::map<std::string, FileEntry> digests)
+      : objects_(objects), id_(std::move(id)), files_(std::move(files)), digests_(std::move(digests)) {}
 
   Result<std::optional<v1::GetQualityReportResponse>> Next(const CallScope& scope) {
     if (file_ == files_.size()) return std::nullopt;
@@ -52,7 +53,12 @@ class ReportReader {
       return DataLoss(file.key, ": ends at ", offset_, " bytes, want ", file.bytes);
     if (offset_ >= file.bytes) {
       message.set_last(true);
-      message.set_sha256(hash_->Hex());
+      const std::string sha256 = hash_->Hex();
+      if (const auto it = digests_.find(file.key); it != digests_.end() && it->second.sha256 != sha256)
+        return rpc::WithReason(
+            DataLoss(file.key, ": sha256 is wrong, got ", sha256, ", want ", it->second.sha256),
+            rpc::kArtifactDamaged);
+      message.set_sha256(sha256);
       hash_.reset();
       offset_ = 0;
       ++file_;
@@ -64,6 +70,7 @@ class ReportReader {
   ObjectStore& objects_;
   const std::string id_;
   const std::vector<ObjectInfo> files_;  // key: the path in the artifact
+  const std::map<std::string, FileEntry> digests_;
   size_t file_ = 0;
   int64_t offset_ = 0;
   std::unique_ptr<Sha256> hash_;
@@ -152,6 +159,8 @@ grpc::ServerUnaryReactor* ArtifactService::VerifyArtifact(grpc::CallbackServerCo
     };
     add(kManifestFile, id, static_cast<int64_t>(manifest->Text().size()));
     for (const auto& [path, entry] : manifest->files) add(path, entry.sha256, entry.bytes);
+    TEMPERA_ASSIGN(const auto beside, ReadDigests(folder, kDigestsFile));
+    for (const auto& [path, entry] : beside) add(path, entry.sha256, entry.bytes);
     response->set_bytes(bytes);
     return OkStatus();
   });
@@ -194,8 +203,7 @@ grpc::ServerUnaryReactor* ArtifactService::DeleteArtifact(grpc::CallbackServerCo
 
 Status ArtifactService::DoSetAlias(const CallScope& scope, const v1::SetAliasRequest& request,
                                    v1::Alias& response) {
-  if (Status status = CheckAliasName(request.alias()); !status.ok())
-    return rpc::WithField(Annotate(status, "alias"), "alias");
+  if (Status status = CheckAliasName(request.alias()); !status.ok()) return rpc::WithField(status, "alias");
   AliasMove move{.name = request.alias(), .artifact_id = {}, .expected = {}};
   if (!request.artifact().empty()) {
     TEMPERA_ASSIGN(move.artifact_id, backend_.refs.ResolveArtifact(scope, request.artifact(), "artifact"));
@@ -226,6 +234,17 @@ grpc::ServerUnaryReactor* ArtifactService::SetAlias(grpc::CallbackServerContext*
              });
 }
 
+// What every file of an artifact must be, manifest.json too.
+Result<std::map<std::string, FileEntry>> ArtifactService::Digests(const CallScope& scope,
+                                                                  const std::string& id) {
+  TEMPERA_ASSIGN(const Manifest manifest, ReadManifest(scope, backend_.objects, id));
+  const DataFolder data{backend_.config.data};
+  TEMPERA_ASSIGN(const std::filesystem::path folder, OpenArtifact(scope, backend_.objects, id, data.cache()));
+  TEMPERA_ASSIGN(auto digests, ReadDigests(folder, kDigestsFile));
+  digests.insert(manifest.files.begin(), manifest.files.end());
+  return digests;
+}
+
 grpc::ServerWriteReactor<v1::GetQualityReportResponse>* ArtifactService::GetQualityReport(
     grpc::CallbackServerContext* context, const v1::GetQualityReportRequest* request) {
   using Message = v1::GetQualityReportResponse;
@@ -249,7 +268,8 @@ grpc::ServerWriteReactor<v1::GetQualityReportResponse>* ArtifactService::GetQual
         }
         files = std::move(wanted);
       }
-      reader = std::make_shared<ReportReader>(backend_.objects, id, std::move(files));
+      TEMPERA_ASSIGN(auto digests, Digests(scope, id));
+      reader = std::make_shared<ReportReader>(backend_.objects, id, std::move(files), std::move(digests));
     }
     return reader->Next(scope);
   };

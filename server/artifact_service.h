@@ -37,6 +37,7 @@ class ArtifactService final : public v1::ArtifactService::CallbackService {
  private:
   Status DoDelete(const CallScope& scope, const v1::DeleteArtifactRequest& request);
   Status DoSetAlias(const CallScope& scope, const v1::SetAliasRequest& request, v1::Alias& response);
+  Result<std::map<std::string, FileEntry>> Digests(const CallScope& scope, const std::string& id);
 
   Backend& backend_;
   ArtifactIndex& artifacts_;

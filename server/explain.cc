@@ -154,10 +154,17 @@ Status FillLayer(const Row& row, const Sources& sources, std::optional<int> only
     for (const float s : scale) layer.add_weight_scales(s);
     for (const uint8_t z : zero) layer.add_weight_zero_points(z);
   }
+  std::optional<double> clipping;
   if (sources.evaluation)
-    for (const LayerResult& result : sources.evaluation->layers)
-      if (result.slot == row.slot && result.output_error) layer.set_error(*result.output_error);
-  return FillSteps(row, sources, only, layer);
+    for (const LayerResult& result : sources.evaluation->layers) {
+      if (result.slot != row.slot) continue;
+      if (result.output_error) layer.set_error(*result.output_error);
+      clipping = result.clipping_ratio;
+    }
+  TEMPERA_TRY(FillSteps(row, sources, only, layer));
+  for (v1::StepExplanation& step : *layer.mutable_steps())
+    if (clipping && step.scale() > 0) step.set_clipping_ratio(*clipping);
+  return OkStatus();
 }
 
 }  // namespace
@@ -194,6 +201,14 @@ Status Explain(const std::filesystem::path& folder, const Manifest& manifest,
     const auto [end, error] = std::from_chars(after.data(), after.data() + after.size(), begin);
     if (error != std::errc() || end != after.data() + after.size())
       return InvalidArgument("page_token: is damaged, want next_page_token of the same request");
+  }
+  for (const char* name : {kWeightsFile, kTablesFile, kEvaluationFile}) {
+    const auto it = manifest.files.find(name);
+    if (begin > 0 || it == manifest.files.end()) continue;  // a later page: the first one looked at them
+    TEMPERA_ASSIGN(const std::string digest, Sha256File(folder / name, name));
+    if (digest != it->second.sha256)
+      return rpc::WithReason(DataLoss(name, ": sha256 is wrong, got ", digest, ", want ", it->second.sha256),
+                             rpc::kArtifactDamaged);
   }
   TEMPERA_ASSIGN(sources.weights, WeightSource::OpenFile(folder / kWeightsFile, kWeightsFile));
   TEMPERA_ASSIGN(sources.tables, WeightSource::OpenFile(folder / kTablesFile, kTablesFile));

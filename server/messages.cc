@@ -134,6 +134,8 @@ v1::QuantizeJob JobMessage(const Job& job, const Result<QuantSpec>& spec) {
   if (final && job.state != JobState::kSucceeded) {
     const Status error = job.error.ok() ? absl::CancelledError("cancelled on request") : job.error;
     *m.mutable_error() = rpc::ToProto(error);
+  } else if (job.state == JobState::kQueued && !job.error.ok()) {
+    *m.mutable_error() = rpc::ToProto(job.error);  // why its last attempt ended
   }
   m.set_artifact(job.artifact_id);
   m.set_worker(job.worker);

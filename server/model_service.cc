@@ -103,7 +103,7 @@ grpc::ServerUnaryReactor* ModelService::ListLoadedModels(grpc::CallbackServerCon
 grpc::ServerUnaryReactor* ModelService::ListTemporalCaches(grpc::CallbackServerContext* context,
                                                            const v1::ListTemporalCachesRequest* request,
                                                            v1::ListTemporalCachesResponse* response) {
-  return Run(backend_, *context, *request, {}, [this, request, response](rpc::UnaryCall&) -> Status {
+  return Run(backend_, *context, *request, {}, [this, request, response](rpc::UnaryCall& call) -> Status {
     std::vector<LoadedModel> models = backend_.models.List();
     std::erase_if(models, [](const LoadedModel& m) { return m.engine->info().cache_entries == 0; });
     std::sort(models.begin(), models.end(),
@@ -121,6 +121,8 @@ grpc::ServerUnaryReactor* ModelService::ListTemporalCaches(grpc::CallbackServerC
       cache.set_bytes(info.cache_bytes);
       cache.set_steps(info.steps);
       cache.set_classes(info.classes);
+      const auto summary = artifacts_.Get(call.scope(), info.id);
+      cache.set_complete(summary.ok() && (*summary)->cache_complete);
       *cache.mutable_verify_time() = TimeFrom(models[i].load_time);
     }
     response->set_next_page_token(page.next_token);

@@ -1,5 +1,7 @@
 #include "server/quantization_service.h"
 
+#include <filesystem>
+
 #include "rpc/stream_writer.h"
 #include "server/filters.h"
 #include "server/messages.h"
@@ -21,6 +23,16 @@ Result<JobPage> ListJobs(Backend& backend, const std::string& filter, const std:
   query.page_token = page_token;
   TEMPERA_ASSIGN(query.page_size, PageSize(page_size));
   return backend.jobs.List(query);
+}
+
+// On a disk that is all but full a job could neither run nor be told to have failed.
+Status CheckDisk(const std::string& data) {
+  constexpr uintmax_t kLeastBytes = 1 << 20;
+  std::error_code error;
+  const auto space = std::filesystem::space(data, error);
+  if (error || space.available >= kLeastBytes) return OkStatus();
+  return ResourceExhausted("data folder: the disk is full, got ", space.available,
+                           " bytes free, want at least ", kLeastBytes);
 }
 
 }  // namespace
@@ -70,11 +82,9 @@ Status QuantizationService::DoQuantize(const CallScope& scope, const v1::Quantiz
   job.name = request.alias();
   job.labels.insert(request.labels().begin(), request.labels().end());
   if (!job.name.empty()) {
-    if (Status status = CheckAliasName(job.name); !status.ok())
-      return rpc::WithField(Annotate(status, "alias"), "alias");
+    if (Status status = CheckAliasName(job.name); !status.ok()) return rpc::WithField(status, "alias");
   }
-  if (Status status = CheckLabels(job.labels); !status.ok())
-    return rpc::WithField(Annotate(status, "labels"), "labels");
+  if (Status status = CheckLabels(job.labels); !status.ok()) return rpc::WithField(status, "labels");
   Result<QuantSpec> spec = backend_.compute.resolve_spec(RequestFrom(request.spec()), model.folder);
   if (!spec.ok()) {
     // Either a field of the spec, or something in the model's folder.
@@ -83,6 +93,7 @@ Status QuantizationService::DoQuantize(const CallScope& scope, const v1::Quantiz
   }
   job.spec = backend_.compute.spec_to_json(*spec);
   job.method = spec->method;
+  TEMPERA_TRY(CheckDisk(backend_.config.data));
   TEMPERA_TRY(scope.Check());
 
   if (request.validate_only()) {
@@ -133,6 +144,7 @@ grpc::ServerUnaryReactor* QuantizationService::ListQuantizeJobs(grpc::CallbackSe
                                                 request->page_size(), request->page_token()));
     for (const Job& job : page.jobs) *response->add_quantize_jobs() = Message(job);
     response->set_next_page_token(page.next_page_token);
+    response->set_total_size(page.total_size);
     return OkStatus();
   });
 }

@@ -82,6 +82,23 @@ Ending GiveBackLater(const Job& job, const Status& reason) {
           .delay = std::min(kLongestDelay, milliseconds(1000LL << std::min<int64_t>(job.fruitless, 6)))};
 }
 
+// A link among the files of a model's folder, or of its sub-folders, that leads out of the roots: readers
+// would follow it.
+Status CheckLinks(const fs::path& folder, const std::string& model, const std::vector<fs::path>& roots) {
+  std::error_code error;
+  std::vector<fs::path> folders{folder};
+  for (size_t i = 0; i < folders.size(); ++i)
+    for (fs::directory_iterator it(folders[i], error), end; !error && it != end; it.increment(error)) {
+      std::error_code ignored;
+      if (fs::is_symlink(it->symlink_status(ignored)) &&
+          absl::IsPermissionDenied(ResolveUnder(it->path().string(), roots).status()))
+        return PermissionDenied("path \"", model, "\": ", it->path().lexically_relative(folder).string(),
+                                " is a link that leads outside of the served roots (--model-root)");
+      if (i == 0 && fs::is_directory(it->status(ignored))) folders.push_back(it->path());
+    }
+  return OkStatus();  // what cannot be listed is an error of its reader
+}
+
 }  // namespace
 
 Result<fs::path> ResolveModelFolder(const std::string& model, const std::vector<fs::path>& roots) {
@@ -92,6 +109,7 @@ Result<fs::path> ResolveModelFolder(const std::string& model, const std::vector<
   TEMPERA_ASSIGN(const fs::path folder, ResolveUnder(path, roots));
   std::error_code error;
   if (!fs::is_directory(folder, error)) return InvalidArgument("model \"", model, "\": is no folder");
+  TEMPERA_TRY(CheckLinks(folder, model, roots));
   return folder;
 }
 

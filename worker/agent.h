@@ -27,7 +27,7 @@ struct DataFolder {
 
 // The folder that a job's model names: an absolute path or file:///path, real and inside one of `roots`. The
 // server resolves it to validate, the worker again to read. InvalidArgument, PermissionDenied or NotFound
-// name it as given.
+// name it as given; links in it must stay under the roots, too.
 Result<std::filesystem::path> ResolveModelFolder(const std::string& model,
                                                  const std::vector<std::filesystem::path>& roots);
 

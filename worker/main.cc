@@ -75,7 +75,12 @@ int main(int argc, char** argv) {
   app.add_option("--threads", config.threads, "Compute threads; 0: as many as processors may be used")
       ->check(CLI::Range(0, 1024));
   app.add_option("--log-level", config.log_level, "debug, info, warn or error");
-  CLI11_PARSE(app, argc, argv);
+  app.set_version_flag("--version", "tempera-worker " TEMPERA_VERSION);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  }
 
   // Before any thread begins, so that all inherit it and sigwait alone sees them.
   sigset_t stop_signals;

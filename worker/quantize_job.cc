@@ -501,6 +501,10 @@ Result<QuantizeJobOutput> Run(const Job& job) {
   TEMPERA_ASSIGN(const Report report, BuildReport(id, evaluation, measurements, folder));
   TEMPERA_TRY(WriteFileAtomic(folder / kReportJsonFile, report.json, kReportJsonFile));
   TEMPERA_TRY(WriteFileAtomic(folder / kReportHtmlFile, report.html, kReportHtmlFile));
+  Manifest beside;
+  for (const char* name : {kMeasurementsFile, kReportJsonFile, kReportHtmlFile})
+    TEMPERA_TRY(AddFile(beside, folder, name));
+  TEMPERA_TRY(WriteFileAtomic(folder / kDigestsFile, DigestsText(beside.files), kDigestsFile));
   return QuantizeJobOutput{.artifact_id = id, .folder = folder};
 }
 

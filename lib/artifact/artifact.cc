@@ -28,7 +28,8 @@ constexpr std::array<JsonPart, 6> kJsonParts{{{"spec", &Manifest::spec},
 // A path of plain components, `/` between them, that stays in its folder; and not a file that is never
 // hashed.
 bool IsListableName(std::string_view name) {
-  for (const std::string_view fixed : {kManifestFile, kMeasurementsFile, kReportJsonFile, kReportHtmlFile})
+  for (const std::string_view fixed :
+       {kManifestFile, kMeasurementsFile, kReportJsonFile, kReportHtmlFile, kDigestsFile})
     if (name == fixed) return false;
   if (name.size() > 1024) return false;
   for (const char c : name)
@@ -42,6 +43,24 @@ bool IsListableName(std::string_view name) {
   }
 }
 
+Json FilesJson(const std::map<std::string, FileEntry>& files) {
+  Json list = Json::object();
+  for (const auto& [name, entry] : files) list[name] = Json{{"sha256", entry.sha256}, {"bytes", entry.bytes}};
+  return list;
+}
+
+Result<FileEntry> ParseFile(const Json& value, const std::string& label) {
+  FileEntry entry;
+  Fields fields(value, label);
+  fields.Need("sha256", entry.sha256);
+  fields.Need("bytes", entry.bytes);
+  TEMPERA_TRY(fields.Finish());
+  if (!IsArtifactId(entry.sha256)) fields.Fail("sha256", "is wrong, want 64 lower-case hexadecimal digits");
+  if (entry.bytes < 0) fields.Fail("bytes", Cat("is wrong, got ", entry.bytes, ", want at least 0"));
+  TEMPERA_TRY(fields.status());
+  return entry;
+}
+
 Status ParseFiles(const Json& files, const std::string& label, std::map<std::string, FileEntry>& out) {
   if (!files.is_object())
     return InvalidArgument(label, ": files is wrong, got ", files.type_name(), ", want an object");
@@ -50,14 +69,7 @@ Status ParseFiles(const Json& files, const std::string& label, std::map<std::str
     if (!IsListableName(name))
       return InvalidArgument(label, ": files: got the name ", shown,
                              ", want a relative path without \"..\" to a file that is hashed");
-    FileEntry entry;
-    Fields fields(value, Cat(label, ": files: ", shown));
-    fields.Need("sha256", entry.sha256);
-    fields.Need("bytes", entry.bytes);
-    TEMPERA_TRY(fields.Finish());
-    if (!IsArtifactId(entry.sha256)) fields.Fail("sha256", "is wrong, want 64 lower-case hexadecimal digits");
-    if (entry.bytes < 0) fields.Fail("bytes", Cat("is wrong, got ", entry.bytes, ", want at least 0"));
-    TEMPERA_TRY(fields.status());
+    TEMPERA_ASSIGN(FileEntry entry, ParseFile(value, Cat(label, ": files: ", shown)));
     out.emplace(name, std::move(entry));
   }
   return OkStatus();
@@ -93,8 +105,7 @@ bool IsArtifactId(std::string_view text) {
 std::string Manifest::Text() const {
   Json json{{"version", version}, {"source_name", source_name}, {"source_sha256", source_sha256}};
   for (const JsonPart& p : kJsonParts) json[p.key] = this->*p.part;
-  Json& list = json["files"] = Json::object();
-  for (const auto& [name, entry] : files) list[name] = Json{{"sha256", entry.sha256}, {"bytes", entry.bytes}};
+  json["files"] = FilesJson(files);
   return CanonicalJson(json);
 }
 
@@ -137,6 +148,30 @@ Result<Manifest> Manifest::Parse(std::string_view text, std::string_view label_v
   return m;
 }
 
+std::string DigestsText(const std::map<std::string, FileEntry>& files) {
+  return CanonicalJson(FilesJson(files));
+}
+
+Result<std::map<std::string, FileEntry>> ReadDigests(const fs::path& folder, std::string_view label_view) {
+  const std::string label(label_view);
+  std::map<std::string, FileEntry> files;
+  const Result<std::string> text = ReadFile(folder / kDigestsFile, label, kMaxManifestBytes);
+  if (absl::IsNotFound(text.status())) return files;
+  TEMPERA_TRY(text.status());
+  const auto damaged = [](const Status& status) { return DataLoss(Message(status)); };
+  const Result<Json> json = ParseJson(*text, label);
+  if (!json.ok()) return damaged(json.status());
+  if (!json->is_object()) return DataLoss(label, ": got ", json->type_name(), ", want an object");
+  for (const auto& [name, value] : json->items()) {
+    if (name != kMeasurementsFile && name != kReportJsonFile && name != kReportHtmlFile)
+      return DataLoss(label, ": names a file that it must not name");
+    Result<FileEntry> entry = ParseFile(value, Cat(label, ": ", name));
+    if (!entry.ok()) return damaged(entry.status());
+    files.emplace(name, *std::move(entry));
+  }
+  return files;
+}
+
 Result<Manifest> VerifyArtifact(const CallScope& scope, const fs::path& folder, const std::string& id) {
   if (!id.empty() && !IsArtifactId(id))
     return InvalidArgument("artifact id: got ",
@@ -155,14 +190,17 @@ Result<Manifest> VerifyArtifact(const CallScope& scope, const fs::path& folder, 
     return DataLoss(manifest_label, ": sha256 is wrong, got ", found_id, ", want ", id);
   TEMPERA_ASSIGN(Manifest manifest, Manifest::Parse(text, manifest_label));
 
+  std::map<std::string, FileEntry> files = manifest.files;
+  TEMPERA_ASSIGN(const auto beside, ReadDigests(folder, owner + kDigestsFile));
+  files.insert(beside.begin(), beside.end());
   // Sizes of all before the digest of any: a missing file is found at once.
-  for (const auto& [name, entry] : manifest.files) {
+  for (const auto& [name, entry] : files) {
     const std::string label = owner + name;
     TEMPERA_ASSIGN(const int64_t bytes, PlainFileBytes(folder, name, label));
     if (bytes != entry.bytes)
       return DataLoss(label, ": size is wrong, got ", bytes, " bytes, want ", entry.bytes);
   }
-  for (const auto& [name, entry] : manifest.files) {
+  for (const auto& [name, entry] : files) {
     TEMPERA_TRY(scope.Check());
     const std::string label = owner + name;
     TEMPERA_ASSIGN(const std::string digest, Sha256File(folder / name, label));

@@ -16,8 +16,8 @@ namespace tempera {
 
 inline constexpr int kArtifactVersion = 1;
 
-// Files with fixed names. The first four are named by the manifest where present; the last three are not
-// hashed into it.
+// Files with fixed names. The manifest names the tensors and the evaluation where present; the last four are
+// not hashed into it.
 inline constexpr char kManifestFile[] = "manifest.json";
 inline constexpr char kWeightsFile[] = "weights.safetensors";  // codes, scales, zero points, float leftovers
 inline constexpr char kTablesFile[] = "tables.safetensors";    // activation ranges per step, feature cache
@@ -27,6 +27,7 @@ inline constexpr char kEvaluationFile[] = "evaluation.json";
 inline constexpr char kMeasurementsFile[] = "measurements.json";  // varies from run to run: not hashed
 inline constexpr char kReportJsonFile[] = "report.json";          // made from evaluation and measurements
 inline constexpr char kReportHtmlFile[] = "report.html";
+inline constexpr char kDigestsFile[] = "digests.json";  // of the three above, so that damage to them is found
 
 struct FileEntry {
   std::string sha256;
@@ -53,9 +54,15 @@ struct Manifest {
 
 bool IsArtifactId(std::string_view text);
 
-// Reads `folder`/manifest.json, checks that its SHA-256 is `id` (when not empty), that every named file is
-// there with its size and digest, and that no path leaves the folder. DataLoss names the file, what was found
-// and what was wanted.
+// digests.json: size and SHA-256 of the files that vary from run to run. Canonical JSON.
+std::string DigestsText(const std::map<std::string, FileEntry>& files);
+// The same of a folder; empty where it has no such file. DataLoss if it is damaged.
+Result<std::map<std::string, FileEntry>> ReadDigests(const std::filesystem::path& folder,
+                                                     std::string_view label);
+
+// Reads `folder`/manifest.json, checks that its SHA-256 is `id` (when not empty), that every file which it or
+// digests.json names is there with its size and digest, and that no path leaves the folder. DataLoss names
+// the file, what was found and what was wanted.
 Result<Manifest> VerifyArtifact(const CallScope& scope, const std::filesystem::path& folder,
                                 const std::string& id);
 

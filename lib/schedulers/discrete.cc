@@ -7,6 +7,7 @@
 #include <ATen/ops/quantile.h>
 #include <ATen/ops/sigmoid.h>
 
+#include <algorithm>
 #include <array>
 #include <cfloat>
 #include <cmath>
@@ -222,7 +223,9 @@ Result<DiscreteOptions> ReadDiscrete(Fields& fields, const SchedulerRequest& req
   TEMPERA_TRY(fields.status());
   if (request.spacing) {
     o.timestep_spacing = *request.spacing;
-    TEMPERA_TRY(CheckWord("request", "spacing", o.timestep_spacing, kSpacings));
+    if (std::find(kSpacings.begin(), kSpacings.end(), *request.spacing) == kSpacings.end())
+      return InvalidArgument("spacing: got \"", *request.spacing,
+                             "\", want one of leading, trailing, linspace");
   }
   TEMPERA_TRY(CheckWord(request.label, "timestep_spacing", o.timestep_spacing, kSpacings));
   TEMPERA_TRY(CheckOptions(o, request.label, beta_schedules));

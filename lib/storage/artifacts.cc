@@ -14,6 +14,7 @@ namespace fs = std::filesystem;
 
 constexpr char kRoot[] = "artifacts/";
 constexpr char kManifest[] = "manifest.json";
+constexpr char kDigests[] = "digests.json";  // of the files that the manifest does not name
 constexpr uint64_t kMaxManifestBytes = 64 << 20;
 
 bool IsHex(std::string_view text) {
@@ -45,6 +46,22 @@ Result<std::map<std::string, std::string>> FilesOf(const std::string& manifest, 
     TEMPERA_TRY(f.status());
   }
   return files;
+}
+
+// The published files that the manifest does not name are as digests.json says.
+bool UnhashedFilesAreSound(const CallScope& scope, ObjectStore& store, const std::string& id) {
+  const Result<StoredObject> digests = store.Get(scope, Key(id, kDigests));
+  if (!digests.ok()) return false;
+  const Result<Json> json = ParseJson(digests->bytes, kDigests);
+  if (!json.ok() || !json->is_object()) return false;
+  for (const auto& [name, entry] : json->items()) {
+    std::string sha256;
+    Fields fields(entry, kDigests);
+    fields.Need("sha256", sha256);
+    const Result<StoredObject> file = store.Get(scope, Key(id, name));
+    if (!fields.status().ok() || !file.ok() || Sha256Hex(file->bytes) != sha256) return false;
+  }
+  return true;
 }
 
 // Regular files below `folder`, by their relative names; hidden ones are a dead writer's. A link or a device
@@ -103,6 +120,7 @@ Status PublishArtifact(const CallScope& scope, ObjectStore& store, const fs::pat
   std::set<std::string> there;
   for (const ObjectInfo& object : stored) there.insert(object.key);
   const bool published = there.contains(Key(id, kManifest));
+  const bool keep_unhashed = published && UnhashedFilesAreSound(scope, store, id);
   std::vector<std::string> made;
   const auto put_all = [&]() -> Status {
     for (const std::string& name : files) {
@@ -111,7 +129,7 @@ Status PublishArtifact(const CallScope& scope, ObjectStore& store, const fs::pat
       const auto it = named.find(name);
       // Without its manifest, what lies there may be of a run that died: its unhashed files are not to be
       // kept.
-      if (it == named.end() && published && there.contains(key)) continue;
+      if (it == named.end() && keep_unhashed && there.contains(key)) continue;
       if (!there.contains(key)) made.push_back(key);
       TEMPERA_TRY(store.PutFile(scope, key, folder / name, it == named.end() ? "" : it->second));
     }

@@ -12,8 +12,8 @@ namespace tempera {
 // Puts every file below `folder`, the manifest last, so that no reader meets half an artifact. Each file that
 // the manifest names is checked against its digest as it is copied (DataLoss); `id` must be the manifest's
 // SHA-256. Idempotent: after a crash call it again. An artifact that is there already keeps its unhashed
-// files; the named ones are put anew, which mends a damaged artifact. A call that fails removes the files
-// that it made.
+// files if they are as digests.json says; all others are put anew, which mends a damaged artifact. A call
+// that fails removes the files that it made.
 Status PublishArtifact(const CallScope& scope, ObjectStore& store, const std::filesystem::path& folder,
                        const std::string& id);
 

@@ -259,6 +259,33 @@ TEST_F(Artifact, OneFlippedBitInAnyHashedFileIsFound) {
   }
 }
 
+TEST_F(Artifact, OneFlippedBitBesideTheManifestIsFoundByTheDigests) {
+  folder_.Write(kReportJsonFile, R"({"version":1})");
+  std::map<std::string, FileEntry> beside;
+  for (const char* name : {kMeasurementsFile, kReportJsonFile, kReportHtmlFile}) {
+    const std::string bytes = *ReadFile(folder_.path() / name, name);
+    beside[name] = {Sha256Hex(bytes), static_cast<int64_t>(bytes.size())};
+  }
+  folder_.Write(kDigestsFile, DigestsText(beside));
+  EXPECT_TRUE(Verify().ok()) << Verify();
+  for (const char* name : {kMeasurementsFile, kReportJsonFile, kReportHtmlFile, kDigestsFile}) {
+    const std::string sound = *ReadFile(folder_.path() / name, name);
+    for (size_t bit = 0; bit < 8 * sound.size(); ++bit) {
+      std::string damaged = sound;
+      damaged[bit / 8] = static_cast<char>(damaged[bit / 8] ^ (1 << bit % 8));
+      folder_.Write(name, damaged);
+      const Status status = Verify();
+      ASSERT_TRUE(absl::IsDataLoss(status)) << name << " bit " << bit << ": " << status;
+      if (name != std::string(kDigestsFile)) {
+        EXPECT_THAT(Message(status), StartsWith(Prefix() + name));
+      }
+    }
+    folder_.Write(name, sound);
+  }
+  folder_.Write(kDigestsFile, R"({"weights.safetensors":{"bytes":1,"sha256":""}})");
+  EXPECT_TRUE(absl::IsDataLoss(Verify())) << Verify();
+}
+
 TEST_F(Artifact, FilesThatAreNotHashedMayChangeOrBeMissing) {
   folder_.Write(kMeasurementsFile, "{\"other\":1}");
   fs::remove(folder_ / kReportHtmlFile);

@@ -130,6 +130,7 @@ TEST_F(QuantizeJob, AFlippedByteInAnyFileIsFound) {
   ASSERT_TRUE(manifest.ok()) << manifest.status();
   std::vector<std::string> names{kManifestFile};
   for (const auto& [name, entry] : manifest->files) names.push_back(name);
+  for (const char* name : {kMeasurementsFile, kReportJsonFile, kReportHtmlFile}) names.push_back(name);
   std::mt19937 random(1);
   for (const std::string& name : names) {
     const std::string good = *ReadFile(out->folder / name, name);

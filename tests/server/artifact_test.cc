@@ -81,7 +81,7 @@ TEST_F(Artifacts, TellsEverythingOfOne) {
   EXPECT_EQ(got->model().class_names(1), "b");
   ASSERT_EQ(got->baseline_size(), 1);
   EXPECT_EQ(got->baseline(0).ratio(), 1e-3);
-  EXPECT_EQ(got->files_size(), 6);
+  EXPECT_EQ(got->files_size(), 7);
   int64_t total = 0;
   for (const auto& file : got->files()) {
     total += file.bytes();
@@ -121,14 +121,15 @@ TEST_F(Artifacts, ListsWithFilterOrderAndPages) {
   EXPECT_EQ(rpc::Field(list("method = tfmq", 1, first->next_page_token()).status()), "page_token");
 }
 
-TEST_F(Artifacts, VerifyFindsAFlippedByteInAnyHashedFile) {
+TEST_F(Artifacts, VerifyFindsAFlippedByteInAnyFile) {
   const std::string id = server_.PublishArtifact();
   v1::VerifyArtifactRequest request;
   request.set_artifact(id);
   const auto sound = Call(*stub_, &Stub::VerifyArtifact, request);
   ASSERT_TRUE(sound.ok()) << sound.status();
-  EXPECT_EQ(sound->files_size(), 3);
-  for (const char* name : {"weights.safetensors", "tables.safetensors", "manifest.json"}) {
+  EXPECT_EQ(sound->files_size(), 6);
+  for (const char* name :
+       {"weights.safetensors", "tables.safetensors", "manifest.json", "measurements.json", "report.html"}) {
     const auto path = server_.data() / "store" / "artifacts" / id / name;
     std::string bytes = *ReadFile(path, name);
     bytes[bytes.size() / 2] ^= 1;
@@ -138,6 +139,15 @@ TEST_F(Artifacts, VerifyFindsAFlippedByteInAnyHashedFile) {
     EXPECT_EQ(rpc::Reason(damaged.status()), rpc::kArtifactDamaged);
     EXPECT_NE(Message(damaged.status()).find(name), std::string::npos);
     EXPECT_EQ(Message(damaged.status()).find("/store/"), std::string::npos) << "no path of this machine";
+    v1::ExplainQuantizationRequest explain;
+    explain.set_artifact(id);
+    const bool read = std::string(name).ends_with(".safetensors") || std::string(name) == "manifest.json";
+    EXPECT_EQ(absl::IsDataLoss(Call(*stub_, &Stub::ExplainQuantization, explain).status()), read) << name;
+    v1::GetQualityReportRequest report;
+    report.set_artifact(id);
+    Status sent;
+    Report(report, &sent);
+    EXPECT_EQ(absl::IsDataLoss(sent), !std::string(name).ends_with(".safetensors")) << name << " " << sent;
     // Nor does it paint.
     const auto got = testing::Generate(server_.channel(), testing::GenerateOf(id, 1));
     EXPECT_EQ(got.status.code(), absl::StatusCode::kDataLoss) << got.status;
@@ -145,7 +155,7 @@ TEST_F(Artifacts, VerifyFindsAFlippedByteInAnyHashedFile) {
     bytes[bytes.size() / 2] ^= 1;
     ASSERT_TRUE(WriteFileAtomic(path, bytes, name).ok());
   }
-  EXPECT_EQ(server_.app().metrics().cache_verify_failures.Value("unknown"), 3);
+  EXPECT_EQ(server_.app().metrics().cache_verify_failures.Value("unknown"), 5);
   EXPECT_TRUE(testing::Generate(server_.channel(), testing::GenerateOf(id, 1)).status.ok());
 }
 
@@ -304,6 +314,7 @@ TEST_F(Artifacts, ModelsAreLoadedListedAndUnloaded) {
   ASSERT_EQ(caches->caches_size(), 1);
   EXPECT_EQ(caches->caches(0).artifact(), id);
   EXPECT_EQ(caches->caches(0).entries(), 5);
+  EXPECT_TRUE(caches->caches(0).complete());
   EXPECT_EQ(caches->total_bytes(), 10);
   v1::ListLoadedModelsRequest one;
   one.set_page_size(1);

@@ -207,6 +207,7 @@ std::string WriteFakeArtifact(const fs::path& folder, const QuantSpec& spec, con
            {"pipeline", "DDPMPipeline"},
            {"family", "unet"},
            {"class_names", {"a", "b"}},
+           {"dropped_parameters", {"time.weight", "time.bias"}},
            {"network_config", {{"in_channels", 1}, {"sample_size", {32, 48}}, {"num_class_embeds", 2}}}};
   const auto slot = [](const char* name, const char* role, int weight_bits, int activation_bits, int parts) {
     return Json{{"slot", name},
@@ -215,6 +216,8 @@ std::string WriteFakeArtifact(const fs::path& folder, const QuantSpec& spec, con
                 {"group", "down"},
                 {"weight_bits", weight_bits},
                 {"activation_bits", activation_bits},
+                {"equalized", false},
+                {"dynamic", false},
                 {"parts", parts}};
   };
   manifest.slots = Json::array(
@@ -231,6 +234,13 @@ std::string WriteFakeArtifact(const fs::path& folder, const QuantSpec& spec, con
   put(kMeasurementsFile, CanonicalJson(ToJson(measured)));
   put(kReportHtmlFile, "<!doctype html><title>report</title>" + std::string(3 << 20, ' '));
   put(kReportJsonFile, "");
+  std::map<std::string, FileEntry> beside;
+  for (const char* name : {kMeasurementsFile, kReportHtmlFile, kReportJsonFile}) {
+    const Result<std::string> bytes = ReadFile(folder / name, name);
+    EXPECT_TRUE(bytes.ok()) << bytes.status();
+    beside[name] = {Sha256Hex(*bytes), static_cast<int64_t>(bytes->size())};
+  }
+  put(kDigestsFile, DigestsText(beside));
   put(kManifestFile, manifest.Text());
   return manifest.Id();
 }

@@ -7,6 +7,7 @@
 #include "server/data_lock.h"
 #include "server/fakes.h"
 #include "server/filters.h"
+#include "server/messages.h"
 #include "tempera/v1/quantization.pb.h"
 
 namespace tempera {
@@ -137,6 +138,18 @@ TEST(RequestKeys, DifferByMethodAndBodyButNotById) {
   b.set_model("/n");
   EXPECT_NE(KeyOf("Q", a, "id")->body_sha256, KeyOf("Q", b, "id")->body_sha256);
   EXPECT_FALSE(KeyOf("Q", a, ""));
+}
+
+TEST(Jobs, AQueuedOneTellsWhyItsLastAttemptEnded) {
+  Job job;
+  job.id = "0123456789abcdef";
+  job.error = Unavailable("worker w died or lost its way");
+  job.state = JobState::kQueued;
+  EXPECT_EQ(JobMessage(job, QuantSpec()).error().message(), "worker w died or lost its way");
+  job.state = JobState::kRunning;
+  EXPECT_FALSE(JobMessage(job, QuantSpec()).has_error());
+  job.state = JobState::kSucceeded;
+  EXPECT_FALSE(JobMessage(job, QuantSpec()).has_error());
 }
 
 TEST(Times, Rfc3339) {

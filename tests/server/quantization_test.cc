@@ -236,6 +236,7 @@ TEST_F(Quantize, ListsInPagesWithFilters) {
   for (;;) {
     const auto page = Call(*stub_, &Stub::ListQuantizeJobs, request);
     ASSERT_TRUE(page.ok()) << page.status();
+    EXPECT_EQ(page->total_size(), 5);
     for (const auto& job : page->quantize_jobs()) aliases.push_back(job.alias());
     if (page->next_page_token().empty()) break;
     request.set_page_token(page->next_page_token());

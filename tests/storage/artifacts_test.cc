@@ -96,11 +96,17 @@ class ArtifactsTest : public ::testing::Test {
       folder_.Write(name + "/" + file, bytes);
       files[file] = {{"sha256", Sha256Hex(bytes)}, {"bytes", bytes.size()}};
     }
-    folder_.Write(name + "/report.html", "report of " + salt);
+    WriteReport(name, "report of " + salt);
     folder_.Write(name + "/.report.html.1.tmp", "a dead writer's");
     const std::string manifest = CanonicalJson({{"version", 1}, {"salt", salt}, {"files", files}});
     folder_.Write(name + "/manifest.json", manifest);
     return Sha256Hex(manifest);
+  }
+
+  void WriteReport(const std::string& name, const std::string& text) {
+    folder_.Write(name + "/report.html", text);
+    folder_.Write(name + "/digests.json",
+                  CanonicalJson({{"report.html", {{"sha256", Sha256Hex(text)}, {"bytes", text.size()}}}}));
   }
 
   std::vector<std::string> Keys() {
@@ -129,8 +135,8 @@ class ArtifactsTest : public ::testing::Test {
 TEST_F(ArtifactsTest, PublishesEveryFileAndOpensThemInPlace) {
   EXPECT_FALSE(*ArtifactExists({}, *store_, id_));
   ASSERT_TRUE(PublishArtifact({}, *store_, folder_ / "made", id_).ok());
-  EXPECT_THAT(Keys(), ElementsAre("evaluation.json", "manifest.json", "pictures/0.png", "report.html",
-                                  "weights.safetensors"));
+  EXPECT_THAT(Keys(), ElementsAre("digests.json", "evaluation.json", "manifest.json", "pictures/0.png",
+                                  "report.html", "weights.safetensors"));
   const auto opened = OpenArtifact({}, *store_, id_, folder_ / "cache");
   ASSERT_TRUE(opened.ok()) << opened.status();
   EXPECT_EQ(*opened, folder_ / "store/artifacts" / id_);
@@ -157,13 +163,18 @@ TEST_F(ArtifactsTest, RefusesAFolderThatIsNotWhatItsManifestSays) {
 TEST_F(ArtifactsTest, PublishingAgainKeepsTheFirstReportAndMendsWhatIsMissing) {
   ASSERT_TRUE(PublishArtifact({}, *store_, folder_ / "made", id_).ok());
   const std::string base = Cat("artifacts/", id_, "/");
-  folder_.Write("made/report.html", "of a second run");
+  WriteReport("made", "of a second run");
   ASSERT_TRUE(store_->Delete({}, base + "evaluation.json").ok());
   ASSERT_TRUE(store_->Put({}, base + "pictures/0.png", "cut").ok());
   ASSERT_TRUE(store_->Put({}, base + "weights.safetensors", "cut").ok());
   ASSERT_TRUE(PublishArtifact({}, *store_, folder_ / "made", id_).ok());
   EXPECT_EQ(store_->Get({}, base + "report.html")->bytes, "report of 1");
   ExpectWholeOrAbsent();
+  // A damaged report gives way to the new one, with its digests.
+  ASSERT_TRUE(store_->Put({}, base + "report.html", "report of 2").ok());
+  ASSERT_TRUE(PublishArtifact({}, *store_, folder_ / "made", id_).ok());
+  EXPECT_EQ(store_->Get({}, base + "report.html")->bytes, "of a second run");
+  EXPECT_THAT(store_->Get({}, base + "digests.json")->bytes, HasSubstr(Sha256Hex("of a second run")));
 }
 
 TEST_F(ArtifactsTest, ACrashBetweenAnyTwoStepsOfPublishingLeavesNoHalfArtifact) {
@@ -174,18 +185,18 @@ TEST_F(ArtifactsTest, ACrashBetweenAnyTwoStepsOfPublishingLeavesNoHalfArtifact) 
     EXPECT_EQ(*ArtifactExists({}, *store_, id_), done);
     ASSERT_TRUE(PublishArtifact({}, *store_, folder_ / "made", id_).ok()) << "taken up again after " << good;
     ExpectWholeOrAbsent();
-    EXPECT_EQ(Keys().size(), 5u);
+    EXPECT_EQ(Keys().size(), 6u);
     ASSERT_TRUE(DeleteArtifact({}, *store_, id_).ok());
     EXPECT_THAT(Keys(), IsEmpty());
     if (done) {
-      EXPECT_EQ(good, 5) << "one step a file";
+      EXPECT_EQ(good, 6) << "one step a file";
       break;
     }
   }
 }
 
 TEST_F(ArtifactsTest, AFailedPublishTakesItsFilesBack) {
-  for (int good = 0; good < 5; ++good) {
+  for (int good = 0; good < 6; ++good) {
     FaultyStore faulty(*store_, FaultyStore::kOnce, good);
     EXPECT_TRUE(absl::IsUnavailable(PublishArtifact({}, faulty, folder_ / "made", id_)));
     EXPECT_THAT(Keys(), IsEmpty()) << good;
@@ -193,7 +204,7 @@ TEST_F(ArtifactsTest, AFailedPublishTakesItsFilesBack) {
 }
 
 TEST_F(ArtifactsTest, ACrashBetweenAnyTwoStepsOfDeletingLeavesNoHalfArtifact) {
-  for (int good = 0; good < 5; ++good) {
+  for (int good = 0; good < 6; ++good) {
     ASSERT_TRUE(PublishArtifact({}, *store_, folder_ / "made", id_).ok());
     FaultyStore dying(*store_, FaultyStore::kForGood, good);
     EXPECT_FALSE(DeleteArtifact({}, dying, id_).ok());

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <condition_variable>
+#include <map>
 #include <mutex>
 #include <set>
 
@@ -22,6 +23,7 @@ using std::chrono::milliseconds;
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using enum JobState;
 
 constexpr milliseconds kLease{10'000};
@@ -405,6 +407,27 @@ TEST_F(AgentTest, RejectsWhatItMayNotOrCannotRun) {
   }
   EXPECT_EQ(Get(ids.back()).state, kRejected);
   EXPECT_THAT(Message(Get(ids.back()).error), HasSubstr("colour is not supported"));
+}
+
+TEST(ModelFolder, LinksInItMustStayUnderTheRoots) {
+  TempFolder top;
+  top.Write("roots/m/model_index.json", "{}");
+  top.Write("roots/blobs/weights", "w");
+  top.Write("secret/config.json", "s");
+  fs::create_directories(top / "roots/m/unet");
+  fs::create_symlink(top / "roots/blobs/weights", top / "roots/m/unet/model.safetensors");
+  const std::vector<fs::path> roots{top / "roots"};
+  const std::string model = (top / "roots/m").string();
+  EXPECT_TRUE(ResolveModelFolder(model, roots).ok()) << ResolveModelFolder(model, roots).status();
+  for (const auto& [link, target] : std::map<fs::path, fs::path>{
+           {"roots/m/unet/config.json", top / "secret/config.json"}, {"roots/m/scheduler", top / "secret"}}) {
+    fs::create_symlink(target, top.path() / link);
+    const Status status = ResolveModelFolder(model, roots).status();
+    EXPECT_TRUE(absl::IsPermissionDenied(status)) << status;
+    EXPECT_THAT(Message(status), HasSubstr(fs::path(link).lexically_relative("roots/m").string()));
+    EXPECT_THAT(Message(status), Not(HasSubstr("secret")));
+    fs::remove(top.path() / link);
+  }
 }
 
 TEST_F(AgentTest, TakesAModelByItsFileAddress) {
