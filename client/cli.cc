@@ -404,7 +404,8 @@ void ShowError(const CliWorld& world, const Typed& typed, const Status& status) 
     return;
   }
   world.err << "tempera: " << ErrorText(status) << std::endl;
-  if (status.code() == absl::StatusCode::kUnavailable)
+  // Without a reason it was not the server that said so.
+  if (status.code() == absl::StatusCode::kUnavailable && DetailsOf(status).reason.empty())
     world.err << "  is a server running at " << typed.server << "? (--server HOST:PORT)" << std::endl;
 }
 

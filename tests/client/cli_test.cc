@@ -400,6 +400,7 @@ TEST_F(Cli, ErrorsShowTheServersWordsAndGiveCodes) {
     EXPECT_EQ(plain.code, c.exit) << c.code;
     EXPECT_THAT(plain.err, HasSubstr("tempera: " + message));
     EXPECT_THAT(plain.err, HasSubstr("BAD_CONFIG"));
+    EXPECT_THAT(plain.err, testing::Not(HasSubstr("is a server running")));
     const Ended json = Call({"generate", "x", "--json"});
     EXPECT_EQ(json.code, c.exit);
     EXPECT_EQ(json.out, "");
