@@ -1,10 +1,13 @@
 // The unet family: diffusers' UNet2DModel, parameter names equal to its state dict.
 #include <ATen/Functions.h>
 
+#include <algorithm>
 #include <cmath>
+#include <numbers>
 #include <optional>
 
 #include "models/family.h"
+#include "models/unet_config.h"
 #include "nn/layers.h"
 
 namespace tempera {
@@ -15,200 +18,82 @@ using nn::ForwardContext;
 using nn::Role;
 using nn::Slot;
 
-// Fields of config.json with the class's defaults.
-struct UnetConfig {
-  std::vector<int64_t> sample_size;  // height, width; empty: any
-  int64_t in_channels = 3, out_channels = 3;
-  bool center_input_sample = false;
-  std::string time_embedding_type = "positional";
-  std::optional<int64_t> time_embedding_dim;
-  double freq_shift = 0;
-  bool flip_sin_to_cos = true;
-  std::vector<std::string> down_block_types{"DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D",
-                                            "AttnDownBlock2D"};
-  std::optional<std::string> mid_block_type = "UNetMidBlock2D";
-  std::vector<std::string> up_block_types{"AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"};
-  std::vector<int64_t> block_out_channels{224, 448, 672, 896};
-  int64_t layers_per_block = 2;
-  double mid_block_scale_factor = 1;
-  int64_t downsample_padding = 1;
-  std::string downsample_type = "conv", upsample_type = "conv";
-  double dropout = 0;
-  std::string act_fn = "silu";
-  std::optional<int64_t> attention_head_dim = 8;
-  int64_t norm_num_groups = 32;
-  std::optional<int64_t> attn_norm_num_groups;
-  double norm_eps = 1e-5;
-  std::string resnet_time_scale_shift = "default";
-  bool add_attention = true;
-  std::optional<std::string> class_embed_type;
-  std::optional<int64_t> num_class_embeds;
-  std::optional<int64_t> num_train_timesteps;
+// What NCSN++ divides the sum of a residual by.
+constexpr double kSkipRescale = std::numbers::sqrt2;
 
-  static Result<UnetConfig> Parse(const Json& json, const std::string& label);
+enum class Resample { kNone, kUp, kDown, kFilterUp, kFilterDown };
+
+// A layer that makes a temporal feature.
+struct TimeLayer {
+  Slot* slot = nullptr;
+  bool activated = true;  // it reads act(embedding), else the embedding itself
 };
 
-// A block type by its parts.
-struct BlockKind {
-  const char* name;
-  bool attention;
-  bool resnet_sampler;  // the sampler is a residual block whatever downsample_type or upsample_type says
-};
-constexpr BlockKind kDownKinds[] = {{"DownBlock2D", false, false},
-                                    {"AttnDownBlock2D", true, false},
-                                    {"ResnetDownsampleBlock2D", false, true}};
-constexpr BlockKind kUpKinds[] = {
-    {"UpBlock2D", false, false}, {"AttnUpBlock2D", true, false}, {"ResnetUpsampleBlock2D", false, true}};
-
-template <size_t N>
-const BlockKind* FindKind(const BlockKind (&kinds)[N], std::string_view name) {
-  if (name.starts_with("UNetRes")) name.remove_prefix(7);
-  for (const BlockKind& kind : kinds)
-    if (name == kind.name) return &kind;
-  return nullptr;
-}
-
-Result<UnetConfig> UnetConfig::Parse(const Json& json, const std::string& label) {
-  UnetConfig c;
-  Fields f(json, label);
-  f.Ignore({"_class_name", "_diffusers_version", "_name_or_path", "_commit_hash"});
-  if (const Json* size = f.Raw("sample_size"); size != nullptr) {
-    if (size->is_array()) {
-      f.Get("sample_size", c.sample_size);
-    } else {
-      int64_t side = 0;
-      if (f.Get("sample_size", side)) c.sample_size = {side, side};
-    }
-  }
-  f.Get("in_channels", c.in_channels);
-  f.Get("out_channels", c.out_channels);
-  f.Get("center_input_sample", c.center_input_sample);
-  f.Get("time_embedding_type", c.time_embedding_type);
-  f.Get("time_embedding_dim", c.time_embedding_dim);
-  f.Get("freq_shift", c.freq_shift);
-  f.Get("flip_sin_to_cos", c.flip_sin_to_cos);
-  f.Get("down_block_types", c.down_block_types);
-  if (json.is_object() && json.contains("mid_block_type") && json["mid_block_type"].is_null())
-    c.mid_block_type.reset();
-  f.Get("mid_block_type", c.mid_block_type);
-  f.Get("up_block_types", c.up_block_types);
-  f.Get("block_out_channels", c.block_out_channels);
-  f.Get("layers_per_block", c.layers_per_block);
-  f.Get("mid_block_scale_factor", c.mid_block_scale_factor);
-  f.Get("downsample_padding", c.downsample_padding);
-  f.Get("downsample_type", c.downsample_type);
-  f.Get("upsample_type", c.upsample_type);
-  f.Get("dropout", c.dropout);
-  f.Get("act_fn", c.act_fn);
-  if (json.is_object() && json.contains("attention_head_dim") && json["attention_head_dim"].is_null())
-    c.attention_head_dim.reset();
-  f.Get("attention_head_dim", c.attention_head_dim);
-  f.Get("norm_num_groups", c.norm_num_groups);
-  f.Get("attn_norm_num_groups", c.attn_norm_num_groups);
-  f.Get("norm_eps", c.norm_eps);
-  f.Get("resnet_time_scale_shift", c.resnet_time_scale_shift);
-  f.Get("add_attention", c.add_attention);
-  f.Get("class_embed_type", c.class_embed_type);
-  f.Get("num_class_embeds", c.num_class_embeds);
-  f.Get("num_train_timesteps", c.num_train_timesteps);
-  TEMPERA_TRY(f.Finish());
-
-  // The limits are far above any real model and far below what would exhaust memory before the weights are
-  // compared.
-  const auto want = [&](const char* key, int64_t value, int64_t low, int64_t high) {
-    if (value < low || value > high)
-      f.Fail(key, Cat("is out of range, got ", value, ", want ", low, " to ", high));
-  };
-  const auto one_of = [&](const char* key, const std::string& value,
-                          std::initializer_list<const char*> values) {
-    std::string known;
-    for (const char* v : values) {
-      if (value == v) return;
-      known += Cat(known.empty() ? "" : ", ", v);
-    }
-    f.Fail(key, Cat("is not supported, got \"", value, "\", want ", known));
-  };
-  if (c.sample_size.size() != 0 && c.sample_size.size() != 2)
-    f.Fail("sample_size", "is wrong, want one side or [height, width]");
-  for (const int64_t side : c.sample_size) want("sample_size", side, 1, 16384);
-  want("in_channels", c.in_channels, 1, 65536);
-  want("out_channels", c.out_channels, 1, 65536);
-  want("layers_per_block", c.layers_per_block, 1, 64);
-  want("downsample_padding", c.downsample_padding, 0, 1);
-  want("norm_num_groups", c.norm_num_groups, 1, 65536);
-  if (c.time_embedding_dim) want("time_embedding_dim", *c.time_embedding_dim, 1, 1 << 20);
-  if (c.attention_head_dim) want("attention_head_dim", *c.attention_head_dim, 1, 65536);
-  if (c.attn_norm_num_groups) want("attn_norm_num_groups", *c.attn_norm_num_groups, 1, 65536);
-  if (c.num_class_embeds) want("num_class_embeds", *c.num_class_embeds, 1, 1 << 20);
-  one_of("time_embedding_type", c.time_embedding_type, {"positional", "fourier", "learned"});
-  one_of("downsample_type", c.downsample_type, {"conv", "resnet"});
-  one_of("upsample_type", c.upsample_type, {"conv", "resnet"});
-  one_of("resnet_time_scale_shift", c.resnet_time_scale_shift, {"default", "scale_shift"});
-  if (c.mid_block_type) one_of("mid_block_type", *c.mid_block_type, {"UNetMidBlock2D"});
-  // "identity" wants embedding vectors where a request carries a label.
-  if (c.class_embed_type) one_of("class_embed_type", *c.class_embed_type, {"timestep"});
-  if (c.time_embedding_type == "learned") {
-    if (!c.num_train_timesteps)
-      f.Fail("num_train_timesteps", "is missing, a learned time embedding needs it");
-    else
-      want("num_train_timesteps", *c.num_train_timesteps, 1, 1 << 20);
-  }
-  if (!std::isfinite(c.norm_eps) || c.norm_eps <= 0)
-    f.Fail("norm_eps", Cat("is out of range, got ", c.norm_eps, ", want > 0"));
-  if (!std::isfinite(c.mid_block_scale_factor) || c.mid_block_scale_factor == 0)
-    f.Fail("mid_block_scale_factor",
-           Cat("is out of range, got ", c.mid_block_scale_factor, ", want a number other than 0"));
-  if (c.block_out_channels.empty() || c.block_out_channels.size() > 16)
-    f.Fail("block_out_channels", Cat("has ", c.block_out_channels.size(), " entries, want 1 to 16"));
-  for (const int64_t channels : c.block_out_channels) want("block_out_channels", channels, 1, 65536);
-  if (c.down_block_types.size() != c.block_out_channels.size())
-    f.Fail("down_block_types", Cat("has ", c.down_block_types.size(), " entries, want ",
-                                   c.block_out_channels.size(), " as block_out_channels has"));
-  if (c.up_block_types.size() != c.block_out_channels.size())
-    f.Fail("up_block_types", Cat("has ", c.up_block_types.size(), " entries, want ",
-                                 c.block_out_channels.size(), " as block_out_channels has"));
-  for (const std::string& type : c.down_block_types)
-    if (FindKind(kDownKinds, type) == nullptr)
-      f.Fail("down_block_types", Cat("is not supported, got \"", type,
-                                     "\", want DownBlock2D, AttnDownBlock2D or ResnetDownsampleBlock2D"));
-  for (const std::string& type : c.up_block_types)
-    if (FindKind(kUpKinds, type) == nullptr)
-      f.Fail("up_block_types", Cat("is not supported, got \"", type,
-                                   "\", want UpBlock2D, AttnUpBlock2D or ResnetUpsampleBlock2D"));
-  if (const auto activation = nn::FindActivation(c.act_fn); !activation.ok())
-    return Annotate(activation.status(), label);
-  TEMPERA_TRY(f.status());
-  return c;
-}
-
-class Unet;
-
-enum class Resample { kNone, kUp, kDown };
-
-// diffusers' ResnetBlock2D.
-struct ResBlock {
-  nn::GroupNorm norm1, norm2;
-  Slot *conv1 = nullptr, *time = nullptr, *conv2 = nullptr, *shortcut = nullptr;
+// How a residual block differs from the plainest.
+struct ResOptions {
+  int64_t groups1 = 1, groups2 = 1;  // of the two norms
   Resample resample = Resample::kNone;
   double rescale = 1;
+  bool shortcut = false;     // a convolution there even where the channels stay the same
+  bool conditioned = false;  // k-diffusion: both norms get scale and shift from the embedding, none their own
+};
+
+// diffusers' ResnetBlock2D, and ResnetBlockCondNorm2D with its "ada_group" norms.
+struct ResBlock {
+  nn::GroupNorm norm1, norm2;
+  Slot *conv1 = nullptr, *conv2 = nullptr, *shortcut = nullptr;
+  TimeLayer time1;  // scale and shift after norm1; no slot: none
+  TimeLayer time2;  // shift before norm2, or scale and shift after it
   bool scale_shift = false;
+  Resample resample = Resample::kNone;
+  double rescale = 1;
 };
 
 class Unet final : public Denoiser {
  public:
-  Unet(const UnetConfig& config, nn::Params& params);
+  Unet(UnetConfig config, const std::string& label, nn::Params& params);
   std::vector<at::Tensor> TemporalFeatures(ForwardContext& ctx) const override;
 
  private:
-  ResBlock MakeResBlock(Builder& b, const std::string& name, int64_t in, int64_t out, int64_t skip,
-                        Resample resample, double rescale);
+  struct Skip {
+    int value;
+    int64_t channels;
+  };
+  // The program while it is written.
+  struct Assembly {
+    Builder b;
+    size_t assigned = 0;   // slots that have their unit
+    int h = 0;             // the value that the next block reads
+    int64_t channels = 0;  // of h
+    std::vector<Skip> skips;
+    std::optional<int> picture;  // NCSN++: the value that passes beside the blocks, 3 channels
+  };
+  using Values = std::vector<at::Tensor>;
+
+  void AddTime(Assembly& a);
+  void AddDown(Assembly& a, int64_t level);
+  void AddMiddle(Assembly& a);
+  void AddUp(Assembly& a, int64_t level);
+  void AddOut(Assembly& a);
+  // The next unit: it takes the slots made since the last one; returns the value that it writes.
+  int AddUnit(Assembly& a, std::string name, std::string group, std::vector<int> inputs,
+              decltype(Unit::run) run);
+  // a.h through a block to `out` channels, concatenated with `skip` first.
+  void AddRes(Assembly& a, const std::string& name, const char* group, int64_t out, ResOptions options,
+              std::optional<Skip> skip = {});
+  void AddAttention(Assembly& a, const std::string& name, const char* group, int64_t groups, double rescale);
+  void AddPictureDown(Assembly& a, const std::string& name);
+  void AddPictureUp(Assembly& a, const std::string& name);
+  // Options of a block that turns `in` channels into `out` in a level of this kind.
+  ResOptions Options(const BlockKind& kind, int64_t in, int64_t out) const;
+
+  TimeLayer MakeTimeLayer(Builder& b, const std::string& name, int64_t out, bool activated);
+  ResBlock MakeResBlock(Builder& b, const std::string& name, int64_t in, int64_t out, int64_t split,
+                        const ResOptions& options);
   at::Tensor RunResBlock(const ResBlock& block, ForwardContext& ctx, at::Tensor x) const;
   // The time embedding of every row, [B, E]; made once a pass.
   const at::Tensor& Embedding(ForwardContext& ctx) const;
-  at::Tensor TemporalFeature(const Slot& slot, ForwardContext& ctx) const;
-  // Adds a unit that reads `inputs`; returns the value that it writes.
-  int AddUnit(std::string name, std::string group, std::vector<int> inputs, size_t first_slot,
-              decltype(Unit::run) run);
+  at::Tensor TemporalFeature(const TimeLayer& layer, ForwardContext& ctx) const;
 
   UnetConfig c_;
   nn::Activation act_ = nullptr;
@@ -216,19 +101,21 @@ class Unet final : public Denoiser {
   at::Tensor fourier_, learned_time_, class_embedding_;
   at::Tensor frequencies_;  // [half] of the sinusoidal embedding
   Slot *time1_ = nullptr, *time2_ = nullptr, *class1_ = nullptr, *class2_ = nullptr;
+  std::vector<TimeLayer> time_layers_;  // of temporal_slots_
 };
 
 void Note(ForwardContext& ctx, std::string_view name, const at::Tensor& value) {
   if (ctx.listener != nullptr) ctx.listener->OnValue(name, value);
 }
 
-Unet::Unet(const UnetConfig& config, nn::Params& params) : c_(config) {
+Unet::Unet(UnetConfig config, const std::string& label, nn::Params& params) : c_(std::move(config)) {
   device_ = params.device();
   act_ = *nn::FindActivation(c_.act_fn);
   info_ = {.family = "unet",
            .in_channels = c_.in_channels,
            .out_channels = c_.out_channels,
-           .block_groups = {"down", "mid", "up"}};
+           .block_groups = {"down", "up"}};
+  if (c_.mid_block_type) info_.block_groups.insert(info_.block_groups.begin() + 1, "mid");
   if (!c_.sample_size.empty()) {
     info_.height = c_.sample_size[0];
     info_.width = c_.sample_size[1];
@@ -237,7 +124,35 @@ Unet::Unet(const UnetConfig& config, nn::Params& params) : c_(config) {
   // A label that is embedded as a timestep ranges over the timesteps where the configuration names no count.
   if (c_.class_embed_type && info_.classes == 0) info_.classes = c_.num_train_timesteps.value_or(1000);
 
-  Builder b(params, slots_);
+  Assembly a{.b = Builder(params, slots_, label), .skips = {}, .picture = {}};
+  AddTime(a);
+  a.assigned = slots_.size();  // the embedding's layers are in no unit
+  const int64_t base = c_.block_out_channels[0];
+  Slot* conv_in = a.b.Conv("conv_in", Role::kConvIn, c_.in_channels, base, 3, 1, {1, 1, 1, 1});
+  a.h = AddUnit(a, "conv_in", "in", {0},
+                [conv_in, center = c_.center_input_sample](ForwardContext& ctx, const Values& in) {
+                  return nn::Run(*conv_in, ctx, center ? 2 * in[0] - 1.0 : in[0]);
+                });
+  a.channels = base;
+  a.skips = {{a.h, base}};
+  for (int64_t i = 0; i < c_.levels(); ++i) AddDown(a, i);
+  a.picture.reset();
+  if (c_.mid_block_type) AddMiddle(a);
+  for (int64_t i = 0; i < c_.levels(); ++i) AddUp(a, i);
+  AddOut(a);
+  FinishProgram();
+
+  temporal_trunk_ = {time1_, time2_};
+  if (class1_ != nullptr) temporal_trunk_.insert(temporal_trunk_.end(), {class1_, class2_});
+  parameters_ = params.taken();
+  std::set<std::string> in_slots;
+  for (const Slot& slot : slots_) in_slots.insert({slot.name + ".weight", slot.name + ".bias"});
+  for (const auto& [name, tensor] : parameters_)
+    if (!in_slots.contains(name) && tensor.defined()) other_bytes_ += static_cast<int64_t>(tensor.nbytes());
+}
+
+void Unet::AddTime(Assembly& a) {
+  nn::Params& params = a.b.params();
   const int64_t base = c_.block_out_channels[0];
   embedding_dim_ = c_.time_embedding_dim.value_or(4 * base);
   int64_t time_in = base;
@@ -254,135 +169,21 @@ Unet::Unet(const UnetConfig& config, nn::Params& params) : c_(config) {
                            (static_cast<double>(half) - c_.freq_shift))
                        .to(device_);
   }
-  time1_ = b.Linear("time_embedding.linear_1", Role::kTimeFirst, time_in, embedding_dim_);
-  time2_ = b.Linear("time_embedding.linear_2", Role::kTime, embedding_dim_, embedding_dim_);
+  const auto linear = [&](const char* name, Role role, int64_t in) {
+    return a.b.Linear(name, role, in, embedding_dim_);
+  };
+  time1_ = linear("time_embedding.linear_1", Role::kTimeFirst, time_in);
+  time2_ = linear("time_embedding.linear_2", Role::kTime, embedding_dim_);
   if (!c_.class_embed_type && c_.num_class_embeds) {
     class_embedding_ = params.Take("class_embedding.weight", {*c_.num_class_embeds, embedding_dim_},
                                    nn::Params::Init::kNormal);
   } else if (c_.class_embed_type == "timestep") {
-    class1_ = b.Linear("class_embedding.linear_1", Role::kTimeFirst, time_in, embedding_dim_);
-    class2_ = b.Linear("class_embedding.linear_2", Role::kTime, embedding_dim_, embedding_dim_);
+    class1_ = linear("class_embedding.linear_1", Role::kTimeFirst, time_in);
+    class2_ = linear("class_embedding.linear_2", Role::kTime, embedding_dim_);
   }
-
-  // Channels of every value, to size the blocks that concatenate.
-  size_t mark = slots_.size();
-  Slot* conv_in = b.Conv("conv_in", Role::kConvIn, c_.in_channels, base, 3, 1, {1, 1, 1, 1});
-  int h = AddUnit("conv_in", "in", {0}, mark,
-                  [conv_in, center = c_.center_input_sample](ForwardContext& ctx, const auto& in) {
-                    return nn::Run(*conv_in, ctx, center ? 2 * in[0] - 1.0 : in[0]);
-                  });
-  struct Skip {
-    int value;
-    int64_t channels;
-  };
-  std::vector<Skip> skips{{h, base}};
-
-  const auto add_res = [&](const std::string& name, const char* group, int64_t in, int64_t out,
-                           std::optional<Skip> skip, Resample resample, double rescale) {
-    mark = slots_.size();
-    const ResBlock block =
-        MakeResBlock(b, name, in + (skip ? skip->channels : 0), out, skip ? in : 0, resample, rescale);
-    std::vector<int> inputs{h};
-    if (skip) inputs.push_back(skip->value);
-    h = AddUnit(name, group, inputs, mark, [this, block](ForwardContext& ctx, const auto& values) {
-      return RunResBlock(block, ctx, values.size() == 1 ? values[0] : at::cat({values[0], values[1]}, 1));
-    });
-  };
-  const auto add_attention = [&](const std::string& name, const char* group, int64_t channels, int64_t groups,
-                                 double rescale) {
-    mark = slots_.size();
-    const nn::PixelAttention attention(b, name, channels, c_.attention_head_dim.value_or(channels), groups,
-                                       c_.norm_eps, rescale);
-    h = AddUnit(name, group, {h}, mark,
-                [attention](ForwardContext& ctx, const auto& in) { return attention(ctx, in[0]); });
-  };
-
-  int64_t channels = base;
-  const size_t levels = c_.block_out_channels.size();
-  for (size_t i = 0; i < levels; ++i) {
-    const std::string name = Cat("down_blocks.", i);
-    const BlockKind& kind = *FindKind(kDownKinds, c_.down_block_types[i]);
-    const int64_t in = channels;
-    channels = c_.block_out_channels[i];
-    for (int64_t j = 0; j < c_.layers_per_block; ++j) {
-      add_res(Cat(name, ".resnets.", j), "down", j == 0 ? in : channels, channels, {}, Resample::kNone, 1);
-      if (kind.attention)
-        add_attention(Cat(name, ".attentions.", j), "down", channels, c_.norm_num_groups, 1);
-      skips.push_back({h, channels});
-    }
-    if (i + 1 == levels) continue;
-    const std::string sampler = name + ".downsamplers.0";
-    if (kind.resnet_sampler || (kind.attention && c_.downsample_type == "resnet")) {
-      add_res(sampler, "down", channels, channels, {}, Resample::kDown, 1);
-    } else {
-      mark = slots_.size();
-      // Padding 0 means one row and column at the far edges.
-      const std::array<int64_t, 4> pad = c_.downsample_padding == 0 ? std::array<int64_t, 4>{0, 0, 1, 1}
-                                                                    : std::array<int64_t, 4>{1, 1, 1, 1};
-      Slot* conv = b.Conv(sampler + ".conv", Role::kSampler, channels, channels, 3, 2, pad);
-      h = AddUnit(sampler, "down", {h}, mark, [conv](ForwardContext& ctx, const auto& in_values) {
-        return nn::Run(*conv, ctx, in_values[0]);
-      });
-    }
-    skips.push_back({h, channels});
-  }
-
-  if (c_.mid_block_type) {
-    // Without the default time norm the middle attention has no group norm unless the configuration names its
-    // groups.
-    const int64_t groups =
-        c_.attn_norm_num_groups.value_or(c_.resnet_time_scale_shift == "default" ? c_.norm_num_groups : 0);
-    add_res("mid_block.resnets.0", "mid", channels, channels, {}, Resample::kNone, c_.mid_block_scale_factor);
-    if (c_.add_attention)
-      add_attention("mid_block.attentions.0", "mid", channels, groups, c_.mid_block_scale_factor);
-    add_res("mid_block.resnets.1", "mid", channels, channels, {}, Resample::kNone, c_.mid_block_scale_factor);
-  }
-
-  for (size_t i = 0; i < levels; ++i) {
-    const std::string name = Cat("up_blocks.", i);
-    const BlockKind& kind = *FindKind(kUpKinds, c_.up_block_types[i]);
-    const int64_t in = channels;
-    channels = c_.block_out_channels[levels - 1 - i];
-    for (int64_t j = 0; j <= c_.layers_per_block; ++j) {
-      const Skip skip = skips.back();
-      skips.pop_back();
-      add_res(Cat(name, ".resnets.", j), "up", j == 0 ? in : channels, channels, skip, Resample::kNone, 1);
-      if (kind.attention) add_attention(Cat(name, ".attentions.", j), "up", channels, c_.norm_num_groups, 1);
-    }
-    if (i + 1 == levels) continue;
-    const std::string sampler = name + ".upsamplers.0";
-    if (kind.resnet_sampler || (kind.attention && c_.upsample_type == "resnet")) {
-      add_res(sampler, "up", channels, channels, {}, Resample::kUp, 1);
-    } else {
-      mark = slots_.size();
-      Slot* conv = b.Conv(sampler + ".conv", Role::kSampler, channels, channels, 3, 1, {1, 1, 1, 1});
-      h = AddUnit(sampler, "up", {h}, mark, [conv](ForwardContext& ctx, const auto& in_values) {
-        const at::Tensor& x = in_values[0];
-        return nn::Run(*conv, ctx, at::upsample_nearest2d(x, {2 * x.size(2), 2 * x.size(3)}));
-      });
-    }
-  }
-
-  mark = slots_.size();
-  const nn::GroupNorm norm_out(params, "conv_norm_out", base, c_.norm_num_groups, c_.norm_eps);
-  Slot* conv_out = b.Conv("conv_out", Role::kConvOut, base, c_.out_channels, 3, 1, {1, 1, 1, 1});
-  AddUnit("conv_out", "out", {h}, mark, [this, norm_out, conv_out](ForwardContext& ctx, const auto& in) {
-    at::Tensor y = nn::Run(*conv_out, ctx, at::silu(norm_out(in[0])));
-    if (c_.time_embedding_type == "fourier") y = y / ctx.timestep.view({-1, 1, 1, 1});
-    return y;
-  });
-  FinishProgram();
-
-  temporal_trunk_ = {time1_, time2_};
-  if (class1_ != nullptr) temporal_trunk_.insert(temporal_trunk_.end(), {class1_, class2_});
-  parameters_ = params.taken();
-  std::set<std::string> in_slots;
-  for (const Slot& slot : slots_) in_slots.insert({slot.name + ".weight", slot.name + ".bias"});
-  for (const auto& [name, tensor] : parameters_)
-    if (!in_slots.contains(name) && tensor.defined()) other_bytes_ += static_cast<int64_t>(tensor.nbytes());
 }
 
-int Unet::AddUnit(std::string name, std::string group, std::vector<int> inputs, size_t first_slot,
+int Unet::AddUnit(Assembly& a, std::string name, std::string group, std::vector<int> inputs,
                   decltype(Unit::run) run) {
   Unit unit{.name = std::move(name),
             .group = std::move(group),
@@ -390,25 +191,222 @@ int Unet::AddUnit(std::string name, std::string group, std::vector<int> inputs, 
             .output = static_cast<int>(units_.size()) + 1,
             .slots = {},
             .run = std::move(run)};
-  for (size_t s = first_slot; s < slots_.size(); ++s) unit.slots.push_back(&slots_[s]);
+  for (; a.assigned < slots_.size(); ++a.assigned) unit.slots.push_back(&slots_[a.assigned]);
   units_.push_back(std::move(unit));
   return units_.back().output;
 }
 
+void Unet::AddRes(Assembly& a, const std::string& name, const char* group, int64_t out, ResOptions options,
+                  std::optional<Skip> skip) {
+  const int64_t in = a.channels + (skip ? skip->channels : 0);
+  const ResBlock block = MakeResBlock(a.b, name, in, out, skip ? a.channels : 0, options);
+  std::vector<int> inputs{a.h};
+  if (skip) inputs.push_back(skip->value);
+  a.h = AddUnit(a, name, group, inputs, [this, block](ForwardContext& ctx, const Values& in_values) {
+    return RunResBlock(block, ctx,
+                       in_values.size() == 1 ? in_values[0] : at::cat({in_values[0], in_values[1]}, 1));
+  });
+  a.channels = out;
+}
+
+void Unet::AddAttention(Assembly& a, const std::string& name, const char* group, int64_t groups,
+                        double rescale) {
+  const nn::PixelAttention attention(a.b, name, a.channels, c_.attention_head_dim.value_or(a.channels),
+                                     groups, c_.norm_eps, rescale);
+  a.h = AddUnit(a, name, group, {a.h},
+                [attention](ForwardContext& ctx, const Values& in) { return attention(ctx, in[0]); });
+}
+
+// The channels' fourth, at most 32: what NCSN++ blocks take whatever the configuration says.
+int64_t SkipGroups(int64_t channels) { return std::min<int64_t>(channels / 4, 32); }
+
+ResOptions Unet::Options(const BlockKind& kind, int64_t in, int64_t out) const {
+  switch (kind.style) {
+    case BlockStyle::kSkip:
+      return {.groups1 = SkipGroups(in), .groups2 = SkipGroups(out), .rescale = kSkipRescale};
+    case BlockStyle::kKarras:
+      return {.groups1 = in / 32, .groups2 = out / 32, .conditioned = true};
+    default:
+      return {.groups1 = *c_.norm_num_groups, .groups2 = *c_.norm_num_groups};
+  }
+}
+
+void Unet::AddDown(Assembly& a, int64_t level) {
+  const std::string name = Cat("down_blocks.", level);
+  const BlockKind& kind = c_.Down(level);
+  const bool skip_style = kind.style == BlockStyle::kSkip;
+  const int64_t out = c_.block_out_channels[static_cast<size_t>(level)];
+  for (int64_t j = 0; j < c_.layers_per_block; ++j) {
+    AddRes(a, Cat(name, ".resnets.", j), "down", out, Options(kind, a.channels, out));
+    if (kind.attention)
+      AddAttention(a, Cat(name, ".attentions.", j), "down", skip_style ? 32 : *c_.norm_num_groups,
+                   skip_style ? kSkipRescale : 1);
+    a.skips.push_back({a.h, out});
+  }
+  if (level + 1 == c_.levels()) return;
+  const std::string sampler = name + ".downsamplers.0";
+  if (skip_style) {
+    ResOptions options = Options(kind, out, out);
+    options.resample = Resample::kFilterDown;
+    options.shortcut = true;
+    AddRes(a, name + ".resnet_down", "down", out, options);
+    AddPictureDown(a, name);
+  } else if (kind.style == BlockStyle::kKarras) {
+    a.h = AddUnit(a, sampler, "down", {a.h},
+                  [](ForwardContext&, const Values& in) { return nn::FilterDown(in[0], nn::Edge::kMirror); });
+    return;  // what the level above reads beside its own blocks is the last of these blocks
+  } else if (kind.style == BlockStyle::kResnet || (kind.attention && c_.downsample_type == "resnet")) {
+    ResOptions options = Options(kind, out, out);
+    options.resample = Resample::kDown;
+    AddRes(a, sampler, "down", out, options);
+  } else {
+    // Padding 0 means one row and column at the far edges.
+    const std::array<int64_t, 4> pad =
+        c_.downsample_padding == 0 ? std::array<int64_t, 4>{0, 0, 1, 1} : std::array<int64_t, 4>{1, 1, 1, 1};
+    Slot* conv = a.b.Conv(sampler + ".conv", Role::kSampler, out, out, 3, 2, pad);
+    a.h = AddUnit(a, sampler, "down", {a.h},
+                  [conv](ForwardContext& ctx, const Values& in) { return nn::Run(*conv, ctx, in[0]); });
+  }
+  a.skips.push_back({a.h, out});
+}
+
+// Halves the picture and adds what a 1x1 convolution sees of it to h.
+void Unet::AddPictureDown(Assembly& a, const std::string& name) {
+  const bool center = !a.picture && c_.center_input_sample;  // value 0 is not centered yet
+  a.picture = AddUnit(a, name + ".downsamplers.0", "down", {a.picture.value_or(0)},
+                      [center](ForwardContext&, const Values& in) {
+                        return nn::FilterDown(center ? 2 * in[0] - 1.0 : in[0], nn::Edge::kZero);
+                      });
+  // It reads the picture, as conv_in does.
+  Slot* conv = a.b.Conv(name + ".skip_conv", Role::kConvIn, 3, a.channels, 1, 1, {});
+  a.h = AddUnit(a, name + ".skip_conv", "down", {*a.picture, a.h},
+                [conv](ForwardContext& ctx, const Values& in) { return nn::Run(*conv, ctx, in[0]) + in[1]; });
+}
+
+void Unet::AddMiddle(Assembly& a) {
+  const int64_t channels = a.channels, groups = c_.Groups(channels);
+  const ResOptions options{.groups1 = groups, .groups2 = groups, .rescale = c_.mid_block_scale_factor};
+  AddRes(a, "mid_block.resnets.0", "mid", channels, options);
+  // Without the default time norm the middle attention has no group norm unless the configuration names its
+  // groups.
+  if (c_.add_attention)
+    AddAttention(a, "mid_block.attentions.0", "mid",
+                 c_.attn_norm_num_groups.value_or(c_.resnet_time_scale_shift == "default" ? groups : 0),
+                 c_.mid_block_scale_factor);
+  AddRes(a, "mid_block.resnets.1", "mid", channels, options);
+}
+
+void Unet::AddUp(Assembly& a, int64_t level) {
+  const std::string name = Cat("up_blocks.", level);
+  const BlockKind& kind = c_.Up(level);
+  const bool skip_style = kind.style == BlockStyle::kSkip, karras = kind.style == BlockStyle::kKarras;
+  const bool last_level = level + 1 == c_.levels();
+  const auto channels_of = [&](int64_t i) {
+    return c_.block_out_channels[static_cast<size_t>(std::max<int64_t>(c_.levels() - 1 - i, 0))];
+  };
+  const int64_t out = channels_of(level);
+  const int64_t blocks = c_.layers_per_block + (karras ? 0 : 1);
+  for (int64_t j = 0; j < blocks; ++j) {
+    Skip skip = a.skips.back();
+    a.skips.pop_back();
+    if (karras) {
+      // The first block alone reads a skip; the last one goes over to the next level's channels.
+      const bool first = j == 0, last = j + 1 == blocks;
+      const int64_t next = last ? channels_of(level + 1) : out;
+      AddRes(a, Cat(name, ".resnets.", j), "up", next, Options(kind, first ? 2 * out : out, out),
+             first ? std::optional(skip) : std::nullopt);
+      continue;
+    }
+    ResOptions options = Options(kind, a.channels + skip.channels, out);
+    // diffusers divides the skip's channels alone here.
+    if (skip_style && kind.attention) options.groups1 = std::min<int64_t>(a.channels + skip.channels / 4, 32);
+    AddRes(a, Cat(name, ".resnets.", j), "up", out, options, skip);
+    if (kind.attention && !skip_style)
+      AddAttention(a, Cat(name, ".attentions.", j), "up", *c_.norm_num_groups, 1);
+  }
+  if (skip_style) {
+    if (kind.attention) AddAttention(a, name + ".attentions.0", "up", 32, kSkipRescale);
+    AddPictureUp(a, name);
+  }
+  if (last_level) return;
+  const std::string sampler = name + ".upsamplers.0";
+  if (skip_style) {
+    ResOptions options = Options(kind, out, out);
+    options.resample = Resample::kFilterUp;
+    options.shortcut = true;
+    AddRes(a, name + ".resnet_up", "up", out, options);
+  } else if (karras) {
+    a.h = AddUnit(a, sampler, "up", {a.h},
+                  [](ForwardContext&, const Values& in) { return nn::FilterUp(in[0], nn::Edge::kMirror); });
+  } else if (kind.style == BlockStyle::kResnet || (kind.attention && c_.upsample_type == "resnet")) {
+    ResOptions options = Options(kind, out, out);
+    options.resample = Resample::kUp;
+    AddRes(a, sampler, "up", out, options);
+  } else {
+    Slot* conv = a.b.Conv(sampler + ".conv", Role::kSampler, out, out, 3, 1, {1, 1, 1, 1});
+    a.h = AddUnit(a, sampler, "up", {a.h}, [conv](ForwardContext& ctx, const Values& in) {
+      const at::Tensor& x = in[0];
+      return nn::Run(*conv, ctx, at::upsample_nearest2d(x, {2 * x.size(2), 2 * x.size(3)}));
+    });
+  }
+}
+
+// Doubles the picture of the levels below and, but for the last level, adds what this one paints.
+void Unet::AddPictureUp(Assembly& a, const std::string& name) {
+  if (a.picture)
+    a.picture = AddUnit(a, name + ".upsampler", "up", {*a.picture}, [](ForwardContext&, const Values& in) {
+      return nn::FilterUp(in[0], nn::Edge::kZero);
+    });
+  if (name == Cat("up_blocks.", c_.levels() - 1)) return;
+  const nn::GroupNorm norm(a.b, name + ".skip_norm", a.channels, SkipGroups(a.channels), c_.norm_eps);
+  // It writes the picture, as conv_out does.
+  Slot* conv = a.b.Conv(name + ".skip_conv", Role::kConvOut, a.channels, 3, 3, 1, {1, 1, 1, 1});
+  std::vector<int> inputs{a.h};
+  if (a.picture) inputs.push_back(*a.picture);
+  a.picture =
+      AddUnit(a, name + ".skip_conv", "up", inputs, [norm, conv](ForwardContext& ctx, const Values& in) {
+        const at::Tensor y = nn::Run(*conv, ctx, at::silu(norm(in[0])));
+        return in.size() == 1 ? y : in[1] + y;
+      });
+}
+
+void Unet::AddOut(Assembly& a) {
+  const int64_t base = c_.block_out_channels[0];
+  const nn::GroupNorm norm(a.b, "conv_norm_out", base, c_.Groups(base), c_.norm_eps);
+  Slot* conv = a.b.Conv("conv_out", Role::kConvOut, base, c_.out_channels, 3, 1, {1, 1, 1, 1});
+  std::vector<int> inputs{a.h};
+  if (a.picture) inputs.push_back(*a.picture);
+  AddUnit(a, "conv_out", "out", inputs, [this, norm, conv](ForwardContext& ctx, const Values& in) {
+    at::Tensor y = nn::Run(*conv, ctx, at::silu(norm(in[0])));
+    if (in.size() == 2) y = y + in[1];
+    if (c_.time_embedding_type == "fourier") y = y / ctx.timestep.view({-1, 1, 1, 1});
+    return y;
+  });
+}
+
+TimeLayer Unet::MakeTimeLayer(Builder& b, const std::string& name, int64_t out, bool activated) {
+  const TimeLayer layer{b.Linear(name, Role::kTime, embedding_dim_, out), activated};
+  temporal_slots_.push_back(layer.slot);
+  time_layers_.push_back(layer);
+  return layer;
+}
+
 ResBlock Unet::MakeResBlock(Builder& b, const std::string& name, int64_t in, int64_t out, int64_t split,
-                            Resample resample, double rescale) {
+                            const ResOptions& options) {
   ResBlock block;
-  block.resample = resample;
-  block.rescale = rescale;
-  block.scale_shift = c_.resnet_time_scale_shift == "scale_shift";
-  block.norm1 = nn::GroupNorm(b.params(), name + ".norm1", in, c_.norm_num_groups, c_.norm_eps);
+  block.resample = options.resample;
+  block.rescale = options.rescale;
+  const bool own = !options.conditioned;
+  block.scale_shift = options.conditioned || c_.resnet_time_scale_shift == "scale_shift";
+  block.norm1 = nn::GroupNorm(b, name + ".norm1", in, options.groups1, c_.norm_eps, own);
+  if (options.conditioned) block.time1 = MakeTimeLayer(b, name + ".norm1.linear", 2 * in, false);
   block.conv1 = b.Conv(name + ".conv1", Role::kConv, in, out, 3, 1, {1, 1, 1, 1});
-  block.time =
-      b.Linear(name + ".time_emb_proj", Role::kTime, embedding_dim_, block.scale_shift ? 2 * out : out);
-  temporal_slots_.push_back(block.time);
-  block.norm2 = nn::GroupNorm(b.params(), name + ".norm2", out, c_.norm_num_groups, c_.norm_eps);
+  block.time2 = MakeTimeLayer(b, name + (own ? ".time_emb_proj" : ".norm2.linear"),
+                              block.scale_shift ? 2 * out : out, own);
+  block.norm2 = nn::GroupNorm(b, name + ".norm2", out, options.groups2, c_.norm_eps, own);
   block.conv2 = b.Conv(name + ".conv2", Role::kConv, out, out, 3, 1, {1, 1, 1, 1});
-  if (in != out) block.shortcut = b.Conv(name + ".conv_shortcut", Role::kShortcut, in, out, 1, 1, {}, split);
+  if (in != out || options.shortcut)
+    block.shortcut = b.Conv(name + ".conv_shortcut", Role::kShortcut, in, out, 1, 1, {}, split, own);
   return block;
 }
 
@@ -419,7 +417,11 @@ const at::Tensor& Unet::Embedding(ForwardContext& ctx) const {
       const at::Tensor angle = at::log(t).unsqueeze(1) * fourier_.unsqueeze(0) * 2 * M_PI;
       return at::cat({at::sin(angle), at::cos(angle)}, 1);
     }
-    if (learned_time_.defined()) return at::embedding(learned_time_, t.to(at::kLong));
+    if (learned_time_.defined()) {
+      const at::Tensor row = at::embedding(learned_time_, t.to(at::kLong));
+      // An index has no gradient: the zero keeps tau in the graph of a traced pass.
+      return t.requires_grad() ? row + 0 * t.unsqueeze(1) : row;
+    }
     const at::Tensor angle = t.unsqueeze(1) * frequencies_.unsqueeze(0);
     const at::Tensor first = c_.flip_sin_to_cos ? at::cos(angle) : at::sin(angle);
     const at::Tensor second = c_.flip_sin_to_cos ? at::sin(angle) : at::cos(angle);
@@ -445,41 +447,61 @@ const at::Tensor& Unet::Embedding(ForwardContext& ctx) const {
   return ctx.embedding;
 }
 
-at::Tensor Unet::TemporalFeature(const Slot& slot, ForwardContext& ctx) const {
-  const auto compute = [&] { return nn::Run(slot, ctx, act_(Embedding(ctx))); };
-  return ctx.features == nullptr ? compute() : ctx.features->Get(slot, ctx, compute);
+at::Tensor Unet::TemporalFeature(const TimeLayer& layer, ForwardContext& ctx) const {
+  const auto compute = [&] {
+    const at::Tensor& embedding = Embedding(ctx);
+    return nn::Run(*layer.slot, ctx, layer.activated ? act_(embedding) : embedding);
+  };
+  return ctx.features == nullptr ? compute() : ctx.features->Get(*layer.slot, ctx, compute);
 }
 
 std::vector<at::Tensor> Unet::TemporalFeatures(ForwardContext& ctx) const {
   std::vector<at::Tensor> features;
-  for (const Slot* slot : temporal_slots_) features.push_back(TemporalFeature(*slot, ctx));
+  for (const TimeLayer& layer : time_layers_) features.push_back(TemporalFeature(layer, ctx));
   return features;
 }
 
-at::Tensor Unet::RunResBlock(const ResBlock& block, ForwardContext& ctx, at::Tensor x) const {
-  at::Tensor h = act_(block.norm1(x));
-  const auto resample = [&](const at::Tensor& t) {
-    if (block.resample == Resample::kUp) return at::upsample_nearest2d(t, {2 * t.size(2), 2 * t.size(3)});
-    if (block.resample == Resample::kDown) return at::avg_pool2d(t, 2, 2);
-    return t;
-  };
-  x = resample(x);
-  h = nn::Run(*block.conv1, ctx, resample(h));
-  const at::Tensor feature = TemporalFeature(*block.time, ctx).unsqueeze(-1).unsqueeze(-1);
-  if (block.scale_shift) {
-    const auto halves = feature.chunk(2, 1);
-    h = block.norm2(h) * (1 + halves[0]) + halves[1];
-  } else {
-    h = block.norm2(h + feature);
+at::Tensor Resampled(Resample how, const at::Tensor& x) {
+  switch (how) {
+    case Resample::kNone:
+      return x;
+    case Resample::kUp:
+      return at::upsample_nearest2d(x, {2 * x.size(2), 2 * x.size(3)});
+    case Resample::kDown:
+      return at::avg_pool2d(x, 2, 2);
+    case Resample::kFilterUp:
+      return nn::FilterUp(x, nn::Edge::kZero);
+    case Resample::kFilterDown:
+      return nn::FilterDown(x, nn::Edge::kZero);
   }
+  return x;
+}
+
+// x * (1 + scale) + shift; feature: [B, 2C, 1, 1].
+at::Tensor ScaleShift(const at::Tensor& x, const at::Tensor& feature) {
+  const auto halves = feature.chunk(2, 1);
+  return x * (1 + halves[0]) + halves[1];
+}
+
+at::Tensor Unet::RunResBlock(const ResBlock& block, ForwardContext& ctx, at::Tensor x) const {
+  const auto feature = [&](const TimeLayer& layer) {
+    return TemporalFeature(layer, ctx).unsqueeze(-1).unsqueeze(-1);
+  };
+  at::Tensor h = block.norm1(x);
+  if (block.time1.slot != nullptr) h = ScaleShift(h, feature(block.time1));
+  h = act_(h);
+  x = Resampled(block.resample, x);
+  h = nn::Run(*block.conv1, ctx, Resampled(block.resample, h));
+  const at::Tensor time = feature(block.time2);
+  h = block.scale_shift ? ScaleShift(block.norm2(h), time) : block.norm2(h + time);
   h = nn::Run(*block.conv2, ctx, act_(h));
   if (block.shortcut != nullptr) x = nn::Run(*block.shortcut, ctx, x);
   return (x + h) / block.rescale;
 }
 
 Result<std::unique_ptr<Denoiser>> Build(const Json& json, const std::string& label, nn::Params& params) {
-  TEMPERA_ASSIGN(const UnetConfig config, UnetConfig::Parse(json, label));
-  auto unet = std::make_unique<Unet>(config, params);
+  TEMPERA_ASSIGN(UnetConfig config, UnetConfig::Parse(json, label));
+  auto unet = std::make_unique<Unet>(std::move(config), label, params);
   TEMPERA_TRY(params.Finish());
   return unet;
 }

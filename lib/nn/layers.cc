@@ -31,7 +31,7 @@ Slot* Builder::Add(Slot slot, int64_t split) {
 }
 
 Slot* Builder::Conv(const std::string& name, Role role, int64_t in, int64_t out, int64_t kernel,
-                    int64_t stride, std::array<int64_t, 4> pad, int64_t split) {
+                    int64_t stride, std::array<int64_t, 4> pad, int64_t split, bool bias) {
   Slot slot;
   slot.name = name;
   slot.role = role;
@@ -42,7 +42,7 @@ Slot* Builder::Conv(const std::string& name, Role role, int64_t in, int64_t out,
   slot.pad = pad;
   const int64_t fan_in = in * kernel * kernel;
   slot.weight = params_.Take(name + ".weight", {out, in, kernel, kernel}, Params::Init::kUniform, fan_in);
-  slot.bias = params_.Take(name + ".bias", {out}, Params::Init::kUniform, fan_in);
+  if (bias) slot.bias = params_.Take(name + ".bias", {out}, Params::Init::kUniform, fan_in);
   return Add(std::move(slot), split);
 }
 
@@ -65,16 +65,17 @@ Slot* Builder::Matmul(const std::string& name) {
   return Add(std::move(slot), 0);
 }
 
-GroupNorm::GroupNorm(Params& params, const std::string& name, int64_t channels, int64_t num_groups,
-                     double epsilon)
+GroupNorm::GroupNorm(Builder& b, const std::string& name, int64_t channels, int64_t num_groups,
+                     double epsilon, bool affine)
     : groups(num_groups), eps(epsilon) {
   if (num_groups < 1 || channels % num_groups != 0) {
-    params.Fail(InvalidArgument("config.json: norm_num_groups does not fit ", name, ", got ", num_groups,
-                                " groups for ", channels, " channels, want a divisor"));
+    b.Fail(name, ": the groups do not divide the channels, got ", num_groups, " groups for ", channels,
+           " channels, want other norm_num_groups or block_out_channels");
     return;
   }
-  weight = params.Take(name + ".weight", {channels}, Params::Init::kOnes);
-  bias = params.Take(name + ".bias", {channels}, Params::Init::kZeros);
+  if (!affine) return;
+  weight = b.params().Take(name + ".weight", {channels}, Params::Init::kOnes);
+  bias = b.params().Take(name + ".bias", {channels}, Params::Init::kZeros);
 }
 
 at::Tensor GroupNorm::operator()(const at::Tensor& x) const {
@@ -85,13 +86,13 @@ PixelAttention::PixelAttention(Builder& b, const std::string& name, int64_t chan
                                int64_t norm_groups, double eps, double rescale_factor)
     : rescale(rescale_factor) {
   if (head_dim < 1 || head_dim > channels) {
-    b.params().Fail(InvalidArgument("config.json: attention_head_dim does not fit ", name, ", got ", head_dim,
-                                    " for ", channels, " channels, want 1 to ", channels));
+    b.Fail("attention_head_dim does not fit ", name, ", got ", head_dim, " for ", channels,
+           " channels, want 1 to ", channels);
     return;
   }
   heads = channels / head_dim;
   scale = 1.0 / std::sqrt(static_cast<double>(head_dim));
-  if (norm_groups > 0) norm.emplace(b.params(), name + ".group_norm", channels, norm_groups, eps);
+  if (norm_groups > 0) norm.emplace(b, name + ".group_norm", channels, norm_groups, eps);
   // Checkpoints from before diffusers 0.17 name the projections query, key, value and proj_attn.
   const auto projection = [&](const char* now, const char* before, int64_t in, int64_t out) {
     const std::string old_name = name + "." + before;
@@ -124,6 +125,35 @@ at::Tensor PixelAttention::operator()(ForwardContext& ctx, const at::Tensor& x) 
   mixed = mixed.transpose(1, 2).reshape({batch, pixels, -1});
   const at::Tensor out = Run(*to_out, ctx, mixed).transpose(1, 2).reshape(x.sizes());
   return (out + x) / rescale;
+}
+
+namespace {
+
+// [1, 1, 4, 4], of sum `gain`.
+at::Tensor Filter(const at::Tensor& like, double gain) {
+  const at::Tensor row = at::tensor({1.0f, 3.0f, 3.0f, 1.0f}, like.options().requires_grad(false));
+  return (at::outer(row, row) * (gain / 64)).view({1, 1, 4, 4});
+}
+
+// Each channel as a picture of its own, one row and column wider on every side if the edge is mirrored.
+at::Tensor Channels(const at::Tensor& x, Edge edge) {
+  const at::Tensor one = x.reshape({-1, 1, x.size(2), x.size(3)});
+  return edge == Edge::kMirror ? at::reflection_pad2d(one, {1, 1, 1, 1}) : one;
+}
+
+}  // namespace
+
+at::Tensor FilterDown(const at::Tensor& x, Edge edge) {
+  const int64_t pad = edge == Edge::kMirror ? 0 : 1;
+  const at::Tensor y = at::conv2d(Channels(x, edge), Filter(x, 1), {}, 2, pad);
+  return y.reshape({x.size(0), x.size(1), y.size(2), y.size(3)});
+}
+
+at::Tensor FilterUp(const at::Tensor& x, Edge edge) {
+  // A row added outside becomes two rows of the result, which the padding takes away again.
+  const int64_t pad = edge == Edge::kMirror ? 3 : 1;
+  const at::Tensor y = at::conv_transpose2d(Channels(x, edge), Filter(x, 4), {}, 2, pad);
+  return y.reshape({x.size(0), x.size(1), y.size(2), y.size(3)});
 }
 
 }  // namespace tempera::nn

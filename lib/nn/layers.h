@@ -22,13 +22,20 @@ Result<Activation> FindActivation(std::string_view name);
 // execution order.
 class Builder {
  public:
-  Builder(Params& params, std::deque<Slot>& slots) : params_(params), slots_(slots) {}
+  // `label` names the configuration in errors.
+  Builder(Params& params, std::deque<Slot>& slots, std::string label)
+      : params_(params), slots_(slots), label_(std::move(label)) {}
   Params& params() { return params_; }
+  // InvalidArgument "<label>: ..." through params().Fail.
+  template <typename... P>
+  void Fail(const P&... what) {
+    params_.Fail(InvalidArgument(label_, ": ", what...));
+  }
 
   // `split`: channels of the first half where the input is a concatenation whose halves differ in range; 0:
   // none.
   Slot* Conv(const std::string& name, Role role, int64_t in, int64_t out, int64_t kernel, int64_t stride,
-             std::array<int64_t, 4> pad, int64_t split = 0);
+             std::array<int64_t, 4> pad, int64_t split = 0, bool bias = true);
   Slot* Linear(const std::string& name, Role role, int64_t in, int64_t out, bool bias = true);
   // Two activations of `depth` summed products.
   Slot* Matmul(const std::string& name);
@@ -37,15 +44,17 @@ class Builder {
   Slot* Add(Slot slot, int64_t split);
   Params& params_;
   std::deque<Slot>& slots_;
+  std::string label_;
 };
 
 struct GroupNorm {
-  at::Tensor weight, bias;  // [C]
+  at::Tensor weight, bias;  // [C], undefined if not affine
   int64_t groups = 1;
   double eps = 1e-5;
   GroupNorm() = default;
-  // Groups that do not divide the channels are InvalidArgument through params.Fail.
-  GroupNorm(Params& params, const std::string& name, int64_t channels, int64_t num_groups, double epsilon);
+  // Groups that do not divide the channels are InvalidArgument through Fail.
+  GroupNorm(Builder& b, const std::string& name, int64_t channels, int64_t num_groups, double epsilon,
+            bool affine = true);
   at::Tensor operator()(const at::Tensor& x) const;  // x: [B, C, ...]
 };
 
@@ -63,5 +72,12 @@ struct PixelAttention {
                  double eps, double rescale_factor);
   at::Tensor operator()(ForwardContext& ctx, const at::Tensor& x) const;  // [B, C, H, W] -> the same
 };
+
+// Halves or doubles a picture with the fixed filter 1 3 3 1 in both directions, each channel by itself; a
+// constant picture keeps its value away from the edges. Beyond the edges are zeros, or the picture mirrored
+// (it must then have two rows and columns).
+enum class Edge : uint8_t { kZero, kMirror };
+at::Tensor FilterDown(const at::Tensor& x, Edge edge);  // [B, C, H, W] -> [B, C, H/2, W/2]
+at::Tensor FilterUp(const at::Tensor& x, Edge edge);    // [B, C, H, W] -> [B, C, 2H, 2W]
 
 }  // namespace tempera::nn

@@ -113,8 +113,8 @@ at::Tensor Params::Take(const std::string& name, const Shape& shape, Init init, 
   } else {
     const auto it = source_->tensors().find(name);
     if (it == source_->tensors().end()) {
-      Fail(InvalidArgument(source_->label(), ": tensor ", name, ": is missing, want ", ShapeText(shape),
-                           " in the .safetensors file"));
+      Fail(
+          InvalidArgument(source_->FileOf(name), ": tensor ", name, ": is missing, want ", ShapeText(shape)));
       return {};
     }
     taken_names_.insert(name);

@@ -141,7 +141,7 @@ class SafetensorsLoader {
           return InvalidArgument(label, ": tensor ", Json(tensor), " is in the wrong shard, got ", Json(name),
                                  ", want ", Json(it->second), " as the index says");
       }
-      source_->file_of_.emplace(tensor, name);
+      source_->file_of_.emplace(tensor, label);
     }
     source_->tensors_.merge(content.tensors);
     source_->metadata_ = std::move(content.metadata);
@@ -212,7 +212,7 @@ Result<std::shared_ptr<const WeightSource>> WeightSource::OpenFile(const fs::pat
 
 std::string WeightSource::FileOf(const std::string& name) const {
   const auto it = file_of_.find(name);
-  return it == file_of_.end() ? "" : it->second;
+  return it == file_of_.end() ? where_ : it->second;
 }
 
 Result<TensorView> WeightSource::Find(const std::string& name) const {

@@ -55,7 +55,8 @@ class WeightSource {
                                                               std::string_view label);
 
   const std::map<std::string, TensorView>& tensors() const { return tensors_; }
-  // The file (relative to the folder) that holds `name`, for errors; empty if there is no such tensor.
+  // The file that holds `name`, as errors name it ("unet/diffusion_pytorch_model.safetensors"); if there is
+  // no such tensor, the file or the index that would tell of it.
   std::string FileOf(const std::string& name) const;
   // NotFound names the file and the tensor.
   Result<TensorView> Find(const std::string& name) const;

@@ -39,7 +39,7 @@ TEST(WeightSource, ReadsHalfPrecisionModels) {
     for (const auto& [name, view] : (*source)->tensors()) EXPECT_EQ(view.dtype, dtype) << name;
     EXPECT_EQ((*source)->tensors().at("class_embedding.weight").shape, (Shape{10, 64}));
     EXPECT_EQ((*source)->metadata().at("format"), "pt");
-    EXPECT_EQ((*source)->FileOf("conv_in.bias"), kFile);
+    EXPECT_EQ((*source)->FileOf("conv_in.bias"), Cat("unet/", kFile));
   }
 }
 
@@ -50,8 +50,9 @@ TEST(WeightSource, ReadsShardsAsOneModel) {
   size_t bytes = 0;
   for (const auto& [name, view] : (*source)->tensors()) bytes += view.bytes.size();
   EXPECT_EQ(bytes, 712268u);  // total_size of the index
-  EXPECT_EQ((*source)->FileOf("conv_in.bias"), "diffusion_pytorch_model-00001-of-00003.safetensors");
-  EXPECT_EQ((*source)->FileOf("conv_norm_out.bias"), "diffusion_pytorch_model-00003-of-00003.safetensors");
+  EXPECT_EQ((*source)->FileOf("conv_in.bias"), "unet/diffusion_pytorch_model-00001-of-00003.safetensors");
+  EXPECT_EQ((*source)->FileOf("conv_norm_out.bias"),
+            "unet/diffusion_pytorch_model-00003-of-00003.safetensors");
   EXPECT_TRUE((*source)->metadata().empty());
 }
 
@@ -73,7 +74,7 @@ TEST(WeightSource, FindNamesFileAndTensor) {
   const Status status = (*source)->Find("u").status();
   EXPECT_TRUE(absl::IsNotFound(status));
   EXPECT_EQ(Message(status), "unet/diffusion_pytorch_model.safetensors: tensor \"u\" is missing");
-  EXPECT_EQ((*source)->FileOf("u"), "");
+  EXPECT_EQ((*source)->FileOf("u"), Cat("unet/", kFile));
 }
 
 TEST(WeightSource, OpenFileReadsOneFile) {
@@ -187,7 +188,7 @@ TEST_F(Shards, OpenTogether) {
       OpenWith(R"({"metadata":{"total_size":3},"weight_map":{"t":"a.safetensors","u":"b.safetensors"}})")
           .ok());
   const auto source = Open(folder_ / "model");
-  EXPECT_EQ((*source)->FileOf("u"), "b.safetensors");
+  EXPECT_EQ((*source)->FileOf("u"), "unet/b.safetensors");
   EXPECT_THAT(Message((*source)->Find("v").status()), StartsWith(Cat("unet/", kIndex, ": tensor \"v\"")));
 }
 
