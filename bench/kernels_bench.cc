@@ -60,7 +60,7 @@ void RunMovers() {
   const double flat =
       MedianSeconds([&] { QuantizeU8(x.data(), static_cast<int64_t>(x.size()), 0.04f, 128, 256, q.data()); });
   const double turned =
-      MedianSeconds([&] { QuantizeToNhwc(x.data(), channels, pixels, 0.04f, 128, 256, q.data()); });
+      MedianSeconds([&] { QuantizeToNhwc(x.data(), channels, pixels, nullptr, 0.04f, 128, 256, q.data()); });
   const ConvShape conv{.c_in = channels,
                        .h_in = 64,
                        .w_in = 64,

@@ -93,7 +93,7 @@ void AddQuantize(App& app, Typed& typed) {
   App* c = app.add_subcommand("quantize", "Make a small artifact of a full-precision model")
                ->footer(kQuantizeFooter);
   c->add_option("MODEL", o->model, "Folder of the model, under one of the server's model roots")->required();
-  c->add_option("--method", o->method, "minmax, brecq or tfmq (default tfmq)");
+  c->add_option("--method", o->method, "minmax, brecq, tfmq or tfmq-paper (default tfmq)");
   c->add_option("--weight-bits", o->weight_bits, "4, 5, 6 or 8 (default 4)");
   c->add_option("--activation-bits", o->activation_bits,
                 "4, 5, 6 or 8; 32 keeps activations in float (default 8)");

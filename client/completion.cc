@@ -9,7 +9,7 @@ namespace {
 
 // Words that an option takes.
 constexpr std::pair<const char*, const char*> kValues[] = {
-    {"--method", "minmax brecq tfmq"},
+    {"--method", "minmax brecq tfmq tfmq-paper"},
     {"--weight-bits", "4 5 6 8"},
     {"--activation-bits", "4 5 6 8 32"},
     {"--boundary-bits", "0 8"},

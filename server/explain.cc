@@ -18,6 +18,7 @@ namespace {
 struct Row {
   std::string slot, role, unit;
   int weight_bits = 0, activation_bits = 0;
+  bool equalized = false, dynamic = false;
   int64_t parts = 1;
 };
 
@@ -32,6 +33,8 @@ Result<std::vector<Row>> Rows(const Json& slots) {
     f.Get("unit", row.unit);
     f.Need("weight_bits", row.weight_bits);
     f.Need("activation_bits", row.activation_bits);
+    f.Get("equalized", row.equalized);
+    f.Get("dynamic", row.dynamic);
     f.Need("parts", row.parts);
     TEMPERA_TRY(f.status());
     if (row.weight_bits < 0 || row.weight_bits > 8 || row.activation_bits < 0 || row.activation_bits > 8 ||
@@ -153,6 +156,12 @@ Status FillLayer(const Row& row, const Sources& sources, std::optional<int> only
                    Values<uint8_t>(*sources.weights, name + "zero", Dtype::kU8));
     for (const float s : scale) layer.add_weight_scales(s);
     for (const uint8_t z : zero) layer.add_weight_zero_points(z);
+  }
+  layer.set_dynamic_range(row.dynamic);
+  if (row.equalized) {
+    TEMPERA_ASSIGN(const std::vector<float> gains,
+                   Values<float>(*sources.tables, row.slot + ".input.gain", Dtype::kF32));
+    for (const float g : gains) layer.add_input_gains(g);
   }
   std::optional<double> clipping;
   if (sources.evaluation)

@@ -58,11 +58,11 @@ uint8_t* Scratch(size_t bytes);
 
 // The AVX2 halves of QuantizeU8 and QuantizeToNhwc; the same numbers.
 void QuantizeU8Avx2(const float* x, int64_t count, float scale, int32_t zero, int32_t levels, uint8_t* q);
-void QuantizeToNhwcAvx2(const float* x, int64_t channels, int64_t pixels, float scale, int32_t zero,
-                        int32_t levels, uint8_t* q);
+void QuantizeToNhwcAvx2(const float* x, int64_t channels, int64_t pixels, const float* gain, float scale,
+                        int32_t zero, int32_t levels, uint8_t* q);
 void QuantizeU8Scalar(const float* x, int64_t count, float scale, int32_t zero, int32_t levels, uint8_t* q);
-void QuantizeToNhwcScalar(const float* x, int64_t channels, int64_t pixels, float scale, int32_t zero,
-                          int32_t levels, uint8_t* q);
+void QuantizeToNhwcScalar(const float* x, int64_t channels, int64_t pixels, const float* gain, float scale,
+                          int32_t zero, int32_t levels, uint8_t* q);
 
 struct GemmArgs;
 struct PackedMatrix;

@@ -57,9 +57,10 @@ struct GemmArgs {
 // at::clamp(at::round(x / scale) + zero, 0, levels - 1) gives. NaN gives 0.
 // REQUIRES: scale > 0, 2 <= levels <= 256.
 void QuantizeU8(const float* x, int64_t count, float scale, int32_t zero, int32_t levels, uint8_t* q);
-// x: [C, H*W] f32 (one picture, NCHW)  ->  q: [H*W, C] u8 (NHWC); the same rounding.
-void QuantizeToNhwc(const float* x, int64_t channels, int64_t pixels, float scale, int32_t zero,
-                    int32_t levels, uint8_t* q);
+// x: [C, H*W] f32 (one picture, NCHW)  ->  q: [H*W, C] u8 (NHWC); the same rounding of x * gain. gain: [C],
+// or null for 1.
+void QuantizeToNhwc(const float* x, int64_t channels, int64_t pixels, const float* gain, float scale,
+                    int32_t zero, int32_t levels, uint8_t* q);
 
 struct ConvShape {
   int64_t c_in = 0, h_in = 0, w_in = 0;

@@ -22,12 +22,12 @@ void QuantizeU8Scalar(const float* x, int64_t count, float scale, int32_t zero, 
     q[i] = Code(x[i], scale, static_cast<float>(zero), static_cast<float>(levels - 1));
 }
 
-void QuantizeToNhwcScalar(const float* x, int64_t channels, int64_t pixels, float scale, int32_t zero,
-                          int32_t levels, uint8_t* q) {
+void QuantizeToNhwcScalar(const float* x, int64_t channels, int64_t pixels, const float* gain, float scale,
+                          int32_t zero, int32_t levels, uint8_t* q) {
   for (int64_t p = 0; p < pixels; ++p)
     for (int64_t c = 0; c < channels; ++c)
-      q[p * channels + c] =
-          Code(x[c * pixels + p], scale, static_cast<float>(zero), static_cast<float>(levels - 1));
+      q[p * channels + c] = Code(gain == nullptr ? x[c * pixels + p] : x[c * pixels + p] * gain[c], scale,
+                                 static_cast<float>(zero), static_cast<float>(levels - 1));
 }
 
 void QuantizeU8(const float* x, int64_t count, float scale, int32_t zero, int32_t levels, uint8_t* q) {
@@ -37,12 +37,12 @@ void QuantizeU8(const float* x, int64_t count, float scale, int32_t zero, int32_
   QuantizeU8Scalar(x, count, scale, zero, levels, q);
 }
 
-void QuantizeToNhwc(const float* x, int64_t channels, int64_t pixels, float scale, int32_t zero,
-                    int32_t levels, uint8_t* q) {
+void QuantizeToNhwc(const float* x, int64_t channels, int64_t pixels, const float* gain, float scale,
+                    int32_t zero, int32_t levels, uint8_t* q) {
 #if defined(__x86_64__)
-  if (Cpu().avx2) return QuantizeToNhwcAvx2(x, channels, pixels, scale, zero, levels, q);
+  if (Cpu().avx2) return QuantizeToNhwcAvx2(x, channels, pixels, gain, scale, zero, levels, q);
 #endif
-  QuantizeToNhwcScalar(x, channels, pixels, scale, zero, levels, q);
+  QuantizeToNhwcScalar(x, channels, pixels, gain, scale, zero, levels, q);
 }
 
 }  // namespace tempera::kernels

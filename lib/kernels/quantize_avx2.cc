@@ -10,17 +10,17 @@ namespace tempera::kernels {
 namespace {
 
 struct Affine {
-  __m256 scale, zero, top;
+  __m256 gain, scale, zero, top;
 };
 Affine MakeAffine(float scale, int32_t zero, int32_t levels) {
-  return {_mm256_set1_ps(scale), _mm256_set1_ps(static_cast<float>(zero)),
+  return {_mm256_set1_ps(1.0f), _mm256_set1_ps(scale), _mm256_set1_ps(static_cast<float>(zero)),
           _mm256_set1_ps(static_cast<float>(levels - 1))};
 }
 
 // 8 codes as s32. vmaxps gives its second operand where the first is NaN: 0.
 __m256i Codes(const Affine& f, __m256 x) {
-  const __m256 rounded =
-      _mm256_round_ps(_mm256_div_ps(x, f.scale), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const __m256 rounded = _mm256_round_ps(_mm256_div_ps(_mm256_mul_ps(x, f.gain), f.scale),
+                                         _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   const __m256 code = _mm256_max_ps(_mm256_add_ps(rounded, f.zero), _mm256_setzero_ps());
   return _mm256_cvtps_epi32(_mm256_min_ps(code, f.top));
 }
@@ -73,9 +73,9 @@ void QuantizeU8Avx2(const float* x, int64_t count, float scale, int32_t zero, in
   if (i < count) StoreFirst(q + i, CodesTail(f, x + i, count - i), count - i);
 }
 
-void QuantizeToNhwcAvx2(const float* x, int64_t channels, int64_t pixels, float scale, int32_t zero,
-                        int32_t levels, uint8_t* q) {
-  const Affine f = MakeAffine(scale, zero, levels);
+void QuantizeToNhwcAvx2(const float* x, int64_t channels, int64_t pixels, const float* gain, float scale,
+                        int32_t zero, int32_t levels, uint8_t* q) {
+  Affine f = MakeAffine(scale, zero, levels);
   for (int64_t p = 0; p < pixels; p += 16) {
     const int64_t width = pixels - p < 16 ? pixels - p : 16;
     for (int64_t c = 0; c < channels; c += 16) {
@@ -83,6 +83,7 @@ void QuantizeToNhwcAvx2(const float* x, int64_t channels, int64_t pixels, float 
       __m128i rows[16];
       for (int64_t i = 0; i < 16; ++i) {
         const float* from = x + (c + i) * pixels + p;
+        if (gain != nullptr && i < height) f.gain = _mm256_set1_ps(gain[c + i]);
         rows[i] = i >= height   ? _mm_setzero_si128()
                   : width == 16 ? Codes16(f, from)
                                 : CodesTail(f, from, width);

@@ -2,7 +2,9 @@
 
 #include <ATen/Functions.h>
 
+#include <algorithm>
 #include <bit>
+#include <cmath>
 
 #include "base/status.h"
 #include "nn/context.h"
@@ -46,6 +48,11 @@ const Range& Slot::RangeAt(const SlotPart& part, int64_t step) const {
   return part.ranges[static_cast<size_t>(step)];
 }
 
+at::Tensor Slot::EqualizedWeight() const {
+  if (!gain.defined()) return weight;
+  return weight / (linear ? gain : gain.view({1, -1, 1, 1}));
+}
+
 namespace {
 
 at::Tensor Apply(const Slot& slot, const at::Tensor& x, const at::Tensor& weight) {
@@ -62,8 +69,9 @@ at::Tensor PartOf(const Slot& slot, const SlotPart& part, const at::Tensor& x) {
 }
 
 // The input as the layer's arithmetic sees it.
-at::Tensor QuantizedInput(const Slot& slot, ForwardContext& ctx, const at::Tensor& x) {
-  if (slot.activation_bits == 0) return x;
+at::Tensor QuantizedInput(const Slot& slot, ForwardContext& ctx, const at::Tensor& input) {
+  if (slot.activation_bits == 0) return input;
+  const at::Tensor x = Equalized(slot, input);
   std::vector<at::Tensor> parts;
   for (size_t p = 0; p < slot.parts.size(); ++p) {
     const at::Tensor part = PartOf(slot, slot.parts[p], x);
@@ -76,28 +84,53 @@ at::Tensor QuantizedInput(const Slot& slot, ForwardContext& ctx, const at::Tenso
 
 }  // namespace
 
+at::Tensor Equalized(const Slot& slot, const at::Tensor& x) {
+  if (!slot.gain.defined()) return x;
+  return x * (slot.linear ? slot.gain : slot.gain.view({1, -1, 1, 1}));
+}
+
+Range RangeOf(float lo, float hi, int bits) {
+  lo = std::min(lo, 0.0f);
+  hi = std::max(hi, 0.0f);
+  const int top = (1 << bits) - 1;
+  Range range;
+  if (!std::isfinite(hi - lo)) return range;  // whatever the code, the result is lost
+  range.scale = std::max((hi - lo) / static_cast<float>(top), 1e-8f);
+  range.zero = std::clamp(static_cast<int>(std::nearbyint(-lo / range.scale)), 0, top);
+  return range;
+}
+
+std::vector<Range> RowRanges(const Slot& slot, const SlotPart& part, const at::Tensor& x,
+                             const ForwardContext& ctx) {
+  std::vector<Range> ranges;
+  if (slot.dynamic) {
+    const auto [low, high] = at::aminmax(x.detach().reshape({x.size(0), -1}), 1);
+    const at::Tensor lo = low.cpu(), hi = high.cpu();
+    for (int64_t b = 0; b < x.size(0); ++b)
+      ranges.push_back(
+          RangeOf(lo.const_data_ptr<float>()[b], hi.const_data_ptr<float>()[b], slot.activation_bits));
+  } else if (part.ranges.size() == 1) {
+    ranges.assign(static_cast<size_t>(x.size(0)), part.ranges[0]);
+  } else {
+    for (const int64_t step : ctx.step) ranges.push_back(slot.RangeAt(part, step));
+    TEMPERA_CHECK(static_cast<int64_t>(ranges.size()) == x.size(0),
+                  Cat(slot.name, ": ", ranges.size(), " steps for ", x.size(0), " rows"));
+  }
+  return ranges;
+}
+
 at::Tensor FakeQuantize(const at::Tensor& x, const Slot& slot, const SlotPart& part,
                         const ForwardContext& ctx) {
   const float top = static_cast<float>((1 << slot.activation_bits) - 1);
-  at::Tensor scale, zero;
-  if (part.ranges.size() == 1) {
-    const Range& r = slot.RangeAt(part, 0);
-    scale = at::scalar_tensor(r.scale, x.options());
-    zero = at::scalar_tensor(static_cast<float>(r.zero), x.options());
-  } else {
-    std::vector<float> scales, zeros;
-    for (const int64_t step : ctx.step) {
-      const Range& r = slot.RangeAt(part, step);
-      scales.push_back(r.scale);
-      zeros.push_back(static_cast<float>(r.zero));
-    }
-    TEMPERA_CHECK(static_cast<int64_t>(scales.size()) == x.size(0),
-                  Cat(slot.name, ": ", scales.size(), " steps for ", x.size(0), " rows"));
-    std::vector<int64_t> shape(static_cast<size_t>(x.dim()), 1);
-    shape[0] = x.size(0);
-    scale = at::tensor(scales, at::kFloat).to(x.device()).view(shape);
-    zero = at::tensor(zeros, at::kFloat).to(x.device()).view(shape);
+  std::vector<float> scales, zeros;
+  for (const Range& r : RowRanges(slot, part, x, ctx)) {
+    scales.push_back(r.scale);
+    zeros.push_back(static_cast<float>(r.zero));
   }
+  std::vector<int64_t> shape(static_cast<size_t>(x.dim()), 1);
+  shape[0] = x.size(0);
+  const at::Tensor scale = at::tensor(scales, at::kFloat).to(x.device()).view(shape);
+  const at::Tensor zero = at::tensor(zeros, at::kFloat).to(x.device()).view(shape);
   const at::Tensor codes = at::clamp(at::round(x.detach() / scale) + zero, 0, top);
   const at::Tensor value = (codes - zero) * scale;
   if (!at::GradMode::is_enabled() || !x.requires_grad()) return value;

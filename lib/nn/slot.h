@@ -44,6 +44,8 @@ struct Range {
   float scale = 1;
   int32_t zero = 0;
 };
+// The range that holds lo to hi, and 0. scale >= 1e-8; 0 <= zero < 2^bits.
+Range RangeOf(float lo, float hi, int bits);
 
 // The whole input, or one half of a concatenation (the halves have ranges of their own: Q-Diffusion's split
 // shortcut).
@@ -71,12 +73,21 @@ struct Slot {
   int activation_bits = 0;      // 0: float
   bool activations_on = true;   // kSimulate: quantize the input too
   std::vector<SlotPart> parts;  // one, or two for a split input; kMatmul: the two operands
-  at::Tensor simulated;         // kSimulate: the weight that runs, f32, may require gradients
-  int temporal_index = -1;      // >= 0: this layer's output is temporal feature i
+  // [C] f32 > 0, or undefined: 1. The input is multiplied by it before it is quantized, the weight was
+  // divided by it before its codes were made: x w = (x g)(w / g), with channels of about the same range. Not
+  // in kFloat.
+  at::Tensor gain;
+  // Each row's range is taken from the row itself: for inputs that no norm has brought to scale. The ranges
+  // of the parts are then those that calibration saw, for people to read.
+  bool dynamic = false;
+  at::Tensor simulated;     // kSimulate: the weight that runs, f32, may require gradients
+  int temporal_index = -1;  // >= 0: this layer's output is temporal feature i
 
   int64_t k() const { return in_channels * kh * kw; }
   bool quantized() const { return weight_bits > 0 || (role == Role::kMatmul && activation_bits > 0); }
   const Range& RangeAt(const SlotPart& part, int64_t step) const;
+  // weight / gain: what the codes stand for. REQUIRES: not packed.
+  at::Tensor EqualizedWeight() const;
 };
 
 // Runs the layer in its state. x: [B, C, H, W] for a convolution, [..., K] with B first for a linear; f32.
@@ -86,12 +97,20 @@ at::Tensor Run(const Slot& slot, ForwardContext& ctx, const at::Tensor& x);
 // kMatmul.
 at::Tensor RunMatmul(const Slot& slot, ForwardContext& ctx, const at::Tensor& a, const at::Tensor& b);
 
+// x * gain, by input channel; x itself where the slot has none.
+at::Tensor Equalized(const Slot& slot, const at::Tensor& x);
+
+// The range of each row of a part. x: the part's channels of the equalized input, B rows; read where dynamic.
+std::vector<Range> RowRanges(const Slot& slot, const SlotPart& part, const at::Tensor& x,
+                             const ForwardContext& ctx);
+
 // s * (clamp(round(x/s) + z, 0, L-1) - z) with each row's range; straight-through gradient inside of the
 // clamp.
 at::Tensor FakeQuantize(const at::Tensor& x, const Slot& slot, const SlotPart& part,
                         const ForwardContext& ctx);
 
-// Dequantized weight of all parts, [N, C, kh, kw] or [N, K]: scale * (codes - zero).
+// Dequantized weight of all parts, [N, C, kh, kw] or [N, K]: scale * (codes - zero), the gain still divided
+// out.
 at::Tensor Dequantize(const Slot& slot);
 
 // Puts the slot in kInteger: packs the codes and lets go of the float weight. REQUIRES: codes in every part.

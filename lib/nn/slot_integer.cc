@@ -50,7 +50,10 @@ void Epilogue(const int32_t* sums, int64_t rows, int64_t n_out, float x_scale, c
 }  // namespace
 
 at::Tensor RunInteger(const Slot& slot, const ForwardContext& ctx, const at::Tensor& input) {
-  const at::Tensor x = input.contiguous();
+  // The gain is folded into the quantizing of a convolution's input, unless its range is read off it before.
+  const bool folded = slot.gain.defined() && !slot.linear && !slot.dynamic;
+  const at::Tensor x = (folded ? input : Equalized(slot, input)).contiguous();
+  const float* gain = folded ? slot.gain.const_data_ptr<float>() : nullptr;
   const int64_t batch = x.size(0), n_out = slot.out_channels;
   const int32_t levels = 1 << slot.activation_bits;
   const float* bias = slot.bias.defined() ? slot.bias.const_data_ptr<float>() : nullptr;
@@ -82,11 +85,13 @@ at::Tensor RunInteger(const Slot& slot, const ForwardContext& ctx, const at::Ten
   float* out = y.mutable_data_ptr<float>();
   const int64_t in_pixels = slot.linear ? rows : x.size(2) * x.size(3);
 
+  std::vector<std::vector<Range>> ranges;  // [part][B]
+  for (const SlotPart& part : slot.parts)
+    ranges.push_back(RowRanges(slot, part, x.narrow(slot.linear ? -1 : 1, part.begin, part.channels), ctx));
   for (int64_t b = 0; b < batch; ++b) {
-    const int64_t step = ctx.step.empty() ? -1 : ctx.step[static_cast<size_t>(b)];
     for (size_t p = 0; p < slot.parts.size(); ++p) {
       const SlotPart& part = slot.parts[p];
-      const Range& range = slot.RangeAt(part, step);
+      const Range& range = ranges[p][static_cast<size_t>(b)];
       const kernels::Kernel& kernel = kernels::Choose(part.packed);
       const float* scale = part.scale.const_data_ptr<float>();
       uint8_t* codes = Grow(scratch.codes, in_pixels * part.channels);
@@ -100,8 +105,9 @@ at::Tensor RunInteger(const Slot& slot, const ForwardContext& ctx, const at::Ten
                                 range.zero, levels, codes + r * part.channels);
         }
       } else {
-        kernels::QuantizeToNhwc(from + part.begin * in_pixels, part.channels, in_pixels, range.scale,
-                                range.zero, levels, codes);
+        kernels::QuantizeToNhwc(from + part.begin * in_pixels, part.channels, in_pixels,
+                                gain == nullptr ? nullptr : gain + part.begin, range.scale, range.zero,
+                                levels, codes);
       }
       const bool plain = slot.linear || (slot.kh == 1 && slot.kw == 1 && slot.stride == 1 &&
                                          slot.pad == std::array<int64_t, 4>{});

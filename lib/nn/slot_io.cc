@@ -45,6 +45,7 @@ void ExportWeights(const Slot& slot, TensorMap& out) {
 }
 
 void ExportRanges(const Slot& slot, TensorMap& out) {
+  if (slot.gain.defined()) out[slot.name + ".input.gain"] = slot.gain.contiguous();
   for (size_t p = 0; p < slot.parts.size(); ++p) {
     std::vector<float> scale;
     at::Tensor zero = at::empty({static_cast<int64_t>(slot.parts[p].ranges.size())}, at::kByte);
@@ -87,6 +88,12 @@ Status ImportWeights(Slot& slot, const TensorFinder& find) {
 }
 
 Status ImportRanges(Slot& slot, const TensorFinder& find, int64_t steps) {
+  if (slot.gain.defined()) {
+    const std::string name = slot.name + ".input.gain";
+    TEMPERA_ASSIGN(slot.gain, Find(find, name, at::kFloat, {slot.in_channels}));
+    if (!(at::isfinite(slot.gain).all().item<bool>() && slot.gain.min().item<float>() > 0))
+      return DataLoss("tensor ", name, ": not finite or not above 0");
+  }
   for (size_t p = 0; p < slot.parts.size(); ++p) {
     const std::string name = PartName(slot, "input", p);
     TEMPERA_ASSIGN(const at::Tensor found, find(name + "scale"));

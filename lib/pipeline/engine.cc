@@ -285,6 +285,7 @@ Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope,
   struct Row {
     std::string name;
     int weight_bits = 0, activation_bits = 0;
+    bool equalized = false, dynamic = false;
     int64_t parts = 1;
   };
   std::vector<Row> rows;
@@ -296,6 +297,8 @@ Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope,
     f.Need("slot", row.name);
     f.Need("weight_bits", row.weight_bits);
     f.Need("activation_bits", row.activation_bits);
+    f.Get("equalized", row.equalized);
+    f.Get("dynamic", row.dynamic);
     f.Need("parts", row.parts);
     f.Ignore({"role", "unit", "group"});
     TEMPERA_TRY(f.Finish());
@@ -332,6 +335,8 @@ Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope,
       if (!bits_ok) return DataLoss("manifest.json: slots: ", row.name, ": bits out of range");
       slot->weight_bits = row.weight_bits;
       slot->activation_bits = row.activation_bits;
+      slot->dynamic = row.dynamic;
+      if (row.equalized) slot->gain = at::ones({slot->in_channels});
       if (dropped.contains(row.name + ".weight")) continue;
       if (slot->activation_bits > 0) TEMPERA_TRY(nn::ImportRanges(*slot, finder(tables), steps));
       if (slot->weight_bits > 0) {

@@ -18,17 +18,18 @@ class LossListener : public nn::Listener {
  public:
   explicit LossListener(int64_t step) : step_(step) {}
   std::map<std::string, Sums> sums;
-  void OnSlot(const nn::Slot& slot, const at::Tensor& x, const at::Tensor& y) override {
+  void OnSlot(const nn::Slot& slot, const at::Tensor& input, const at::Tensor& y) override {
     if (!slot.quantized()) return;
     // The same input through the original layer.
     nn::Slot original = slot;
     original.state = nn::State::kFloat;
     nn::ForwardContext none;
-    const at::Tensor exact = nn::Run(original, none, x);
+    const at::Tensor exact = nn::Run(original, none, input);
     Sums& s = sums[slot.name];
     s.difference2 += (y - exact).to(at::kDouble).square().sum().item<double>();
     s.norm2 += exact.to(at::kDouble).square().sum().item<double>();
-    if (slot.activation_bits == 0) return;
+    if (slot.activation_bits == 0 || slot.dynamic) return;
+    const at::Tensor x = nn::Equalized(slot, input);
     for (const nn::SlotPart& part : slot.parts) {
       const nn::Range& r = slot.RangeAt(part, step_);
       const float lo = -static_cast<float>(r.zero) * r.scale - r.scale / 2;
@@ -80,9 +81,11 @@ Result<std::vector<LayerError>> Quantizer::MeasureLayers(const CallScope& scope)
     }
     e.output_error = std::sqrt(total.difference2 / std::max(total.norm2, 1e-30));
     e.clipping = total.values > 0 ? total.clipped / total.values : 0;
-    if (slot.weight_bits > 0)
-      e.weight_error = (nn::Dequantize(slot) - slot.weight).norm().item<double>() /
-                       std::max(slot.weight.norm().item<double>(), 1e-30);
+    if (slot.weight_bits > 0) {
+      const at::Tensor exact = slot.EqualizedWeight();
+      e.weight_error =
+          (nn::Dequantize(slot) - exact).norm().item<double>() / std::max(exact.norm().item<double>(), 1e-30);
+    }
     errors.push_back(e);
   }
   return errors;

@@ -13,6 +13,7 @@ struct QuantMethod {
   bool search_scales;    // weight scales by search (else min-max)
   bool reconstruct;      // learned rounding, unit by unit (else nearest)
   bool temporal_apart;   // the temporal information block is reconstructed alone and kept out of its blocks
+  bool refine_inputs;    // equalized input channels; ranges of each row where no norm comes before the layer
   bool ranges_per_step;  // finite-set calibration: activation ranges of each step (else one static range)
 };
 

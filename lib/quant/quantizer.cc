@@ -103,6 +103,7 @@ bool Quantizer::Apart(const nn::Slot& slot) const {
 }
 
 Status Quantizer::InitWeights(const CallScope& scope, const StageProgress& progress) {
+  if (method_.refine_inputs) TEMPERA_TRY(EqualizeInputs(scope));
   std::vector<nn::Slot*> slots;
   for (nn::Slot& slot : network_->slots())
     if (slot.weight_bits > 0) slots.push_back(&slot);

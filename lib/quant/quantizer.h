@@ -115,6 +115,8 @@ class Quantizer {
   // Rounding variables live in these.
   std::vector<nn::Slot*> LearnedSlots(const Unit& unit) const;
   bool Apart(const nn::Slot& slot) const;  // a time layer that its own stage treats
+  // Gains of the input channels, from full-precision inputs.
+  Status EqualizeInputs(const CallScope& scope);
   void SetState(const std::vector<nn::Slot*>& slots, nn::State state, bool activations);
   // Every slot simulated with its codes.
   void SimulateAll(bool activations);

@@ -8,16 +8,6 @@
 
 namespace tempera {
 
-nn::Range RangeOf(float lo, float hi, int bits) {
-  lo = std::min(lo, 0.0f);
-  hi = std::max(hi, 0.0f);
-  const int top = (1 << bits) - 1;
-  nn::Range range;
-  range.scale = std::max((hi - lo) / static_cast<float>(top), 1e-8f);
-  range.zero = std::clamp(static_cast<int>(std::nearbyint(-lo / range.scale)), 0, top);
-  return range;
-}
-
 nn::Range SearchRange(const at::Tensor& x, int bits) {
   const at::Tensor flat = x.detach().reshape({-1});
   float ends[2] = {std::min(flat.min().item<float>(), 0.0f), std::max(flat.max().item<float>(), 0.0f)};
@@ -37,7 +27,7 @@ nn::Range SearchRange(const at::Tensor& x, int bits) {
     }
     return sum;
   };
-  nn::Range best = RangeOf(ends[0], ends[1], bits);
+  nn::Range best = nn::RangeOf(ends[0], ends[1], bits);
   double least = error(best);
   const int further = ends[1] >= -ends[0] ? 1 : 0;
   for (const int end : {further, 1 - further}) {
@@ -45,7 +35,7 @@ nn::Range SearchRange(const at::Tensor& x, int bits) {
     for (int shrink = 1; shrink < 40; ++shrink) {
       float candidate[2] = {ends[0], ends[1]};
       candidate[end] = whole * (1.0f - 0.02f * static_cast<float>(shrink));
-      const nn::Range range = RangeOf(candidate[0], candidate[1], bits);
+      const nn::Range range = nn::RangeOf(candidate[0], candidate[1], bits);
       const double e = error(range);
       if (e >= least) continue;
       least = e;
@@ -83,7 +73,8 @@ void RangeObserver::OnInput(const nn::Slot& slot, size_t part, const at::Tensor&
   if (rule_ == RangeRule::kStatic)
     it->second.extremes[part][k] = extremes;
   else
-    it->second.slot->parts[part].ranges[k] = RangeOf(extremes.first, extremes.second, slot.activation_bits);
+    it->second.slot->parts[part].ranges[k] =
+        nn::RangeOf(extremes.first, extremes.second, slot.activation_bits);
 }
 
 void RangeObserver::FinishStatic() {
@@ -94,7 +85,7 @@ void RangeObserver::FinishStatic() {
         lo = std::min(lo, low);
         hi = std::max(hi, high);
       }
-      entry.slot->parts[p].ranges = {RangeOf(lo, hi, entry.slot->activation_bits)};
+      entry.slot->parts[p].ranges = {nn::RangeOf(lo, hi, entry.slot->activation_bits)};
     }
   }
 }

@@ -10,9 +10,6 @@
 
 namespace tempera {
 
-// lo <= 0 <= hi is forced; scale >= 1e-8; 0 <= zero < 2^bits.
-nn::Range RangeOf(float lo, float hi, int bits);
-
 // The range of one tensor with the least mean squared error: from min-max, first the end that lies further
 // out is drawn in, then the other. A few far values then do not cost all others their resolution.
 nn::Range SearchRange(const at::Tensor& x, int bits);

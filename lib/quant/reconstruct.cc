@@ -31,7 +31,7 @@ Rounding Begin(nn::Slot& slot, nn::SlotPart& part) {
   Rounding r;
   r.slot = &slot;
   r.part = &part;
-  const at::Tensor w = slot.weight.narrow(1, part.begin, part.channels).contiguous();
+  const at::Tensor w = slot.EqualizedWeight().narrow(1, part.begin, part.channels).contiguous();
   std::vector<int64_t> shape(static_cast<size_t>(w.dim()), 1);
   shape[0] = slot.out_channels;
   r.scale = part.scale.view(shape).to(w.device());

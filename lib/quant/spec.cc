@@ -136,7 +136,7 @@ Result<QuantSpec> ResolveSpec(const QuantRequest& r, const std::filesystem::path
   if (!FindMethod(s.method)->temporal_apart) {
     if (r.temporal_strategy && s.temporal_strategy != "reconstruct")
       return InvalidArgument("temporal_strategy: got \"", s.temporal_strategy, "\" for method ", s.method,
-                             ", want reconstruct (only tfmq keeps temporal features apart)");
+                             ", want reconstruct (only tfmq and tfmq-paper keep temporal features apart)");
     s.temporal_strategy = "reconstruct";
   }
   for (const std::string& name : r.compare) {

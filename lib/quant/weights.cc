@@ -38,7 +38,7 @@ void InitWeights(nn::Slot& slot, bool search) {
   const at::NoGradGuard guard;
   const float top = static_cast<float>((1 << slot.weight_bits) - 1);
   for (nn::SlotPart& part : slot.parts) {
-    const at::Tensor w = slot.weight.narrow(1, part.begin, part.channels).contiguous();
+    const at::Tensor w = slot.EqualizedWeight().narrow(1, part.begin, part.channels).contiguous();
     const at::Tensor flat = w.reshape({slot.out_channels, -1});  // [N, K]
     const at::Tensor low = flat.amin(1, true).clamp_max(0), high = flat.amax(1, true).clamp_min(0);
     at::Tensor best, best_scale, best_zero;
@@ -90,6 +90,8 @@ Json SlotTable(const Denoiser& network) {
                        {"group", unit.group},
                        {"weight_bits", slot->weight_bits},
                        {"activation_bits", slot->activation_bits},
+                       {"equalized", slot->gain.defined()},
+                       {"dynamic", slot->dynamic},
                        {"parts", slot->parts.size()}});
     }
   for (const nn::Slot* slot : network.temporal_trunk())
@@ -99,6 +101,8 @@ Json SlotTable(const Denoiser& network) {
                      {"group", "time"},
                      {"weight_bits", slot->weight_bits},
                      {"activation_bits", slot->activation_bits},
+                     {"equalized", false},
+                     {"dynamic", false},
                      {"parts", 1}});
   return table;
 }

@@ -282,7 +282,9 @@ Html GlossaryPart(const Input& in) {
        "Rounding is learned block by block, time layers inside the blocks, one fixed range for each input."},
       {"tfmq",
        "Time layers are fitted apart from the rest, ranges are fitted to each step, and temporal features "
-       "are cached where that is more exact."}};
+       "are cached where that is more exact. Input channels are brought to about the same range, and inputs "
+       "that no norm precedes get a range for each picture."},
+      {"tfmq-paper", "tfmq as it was published: without what the last sentence says."}};
   Html h = Head("glossary", "Glossary", Html()("The words of this page."));
   h("<dl class=\"terms\">\n");
   for (const Term& t : terms) h("<div><dt>", t.word, "</dt><dd>", t.meaning, "</dd></div>\n");

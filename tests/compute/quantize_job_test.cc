@@ -220,8 +220,8 @@ TEST_F(QuantizeJob, EveryMethodAndWidthQuantizesAndServes) {
     int boundary;
   };
   for (const Row& row :
-       {Row{"minmax", 8, 8, false, 0}, Row{"brecq", 6, 6, false, 8}, Row{"tfmq", 5, 5, true, 0},
-        Row{"tfmq", 4, 4, false, 8}, Row{"tfmq", 4, 32, false, 0}}) {
+       {Row{"minmax", 8, 8, false, 0}, Row{"brecq", 6, 6, false, 8}, Row{"tfmq-paper", 8, 8, false, 0},
+        Row{"tfmq", 5, 5, true, 0}, Row{"tfmq", 4, 4, false, 8}, Row{"tfmq", 4, 32, false, 0}}) {
     SCOPED_TRACE(testing::Message() << row.method << " W" << row.weight_bits << "A" << row.activation_bits);
     QuantRequest request = Small();
     request.method = row.method;
@@ -253,6 +253,25 @@ TEST_F(QuantizeJob, CoarserWeightsLieFurtherFromTheOriginal) {
   };
   const double at8 = error(8), at4 = error(4);
   EXPECT_LT(at8, at4);
+}
+
+TEST_F(QuantizeJob, EqualizedAndDynamicInputsLoseLess) {
+  const auto error = [&](const char* method) {
+    QuantRequest request = Small();
+    request.method = method;
+    request.weight_bits = 8;
+    request.max_iterations = 0;
+    const auto out = Run(request, method);
+    EXPECT_TRUE(out.ok()) << out.status();
+    const Json evaluation =
+        *ParseJson(*ReadFile(out->folder / kEvaluationFile, kEvaluationFile), kEvaluationFile);
+    double sum = 0;
+    for (const auto& layer : evaluation["layers"]) sum += layer["output_error"].get<double>();
+    return sum;
+  };
+  const double refined = error("tfmq"), plain = error("tfmq-paper");
+  EXPECT_GT(refined, 0);
+  EXPECT_LT(refined, plain);
 }
 
 TEST_F(QuantizeJob, BadRequestsAreRefusedByField) {

@@ -115,19 +115,24 @@ TEST(Quantize, EveryLengthIsWhole) {
 
 TEST(QuantizeToNhwc, TransposesTheSameCodes) {
   std::mt19937 random(9);
+  std::vector<float> gains(50);
+  for (float& g : gains) g = 0.25f + static_cast<float>(random() % 1000) * 0.004f;
   for (const auto run : {&QuantizeToNhwc, &QuantizeToNhwcScalar}) {
     for (const int64_t channels : {0, 1, 3, 15, 16, 17, 32, 50}) {
       for (const int64_t pixels : {0, 1, 9, 16, 25, 64, 100}) {
         std::vector<float> x(static_cast<size_t>(channels * pixels));
         for (float& v : x) v = static_cast<float>(random() % 1000) * 0.1f - 50.0f;
         std::vector<uint8_t> q(x.size() + 1, 0xee);
-        run(x.data(), channels, pixels, 0.3f, 90, 256, q.data());
-        for (int64_t c = 0; c < channels; ++c)
-          for (int64_t p = 0; p < pixels; ++p)
-            ASSERT_EQ(q[static_cast<size_t>(p * channels + c)],
-                      Reference(x[static_cast<size_t>(c * pixels + p)], 0.3f, 90, 256))
-                << channels << " " << pixels << " at " << c << " " << p;
-        EXPECT_EQ(q.back(), 0xee);
+        for (const float* gain : std::initializer_list<const float*>{nullptr, gains.data()}) {
+          run(x.data(), channels, pixels, gain, 0.3f, 90, 256, q.data());
+          for (int64_t c = 0; c < channels; ++c)
+            for (int64_t p = 0; p < pixels; ++p)
+              ASSERT_EQ(q[static_cast<size_t>(p * channels + c)],
+                        Reference(x[static_cast<size_t>(c * pixels + p)] * (gain == nullptr ? 1.0f : gain[c]),
+                                  0.3f, 90, 256))
+                  << channels << " " << pixels << " at " << c << " " << p;
+          EXPECT_EQ(q.back(), 0xee);
+        }
       }
     }
   }

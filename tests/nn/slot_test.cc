@@ -51,6 +51,8 @@ Slot MakeSlot(const Case& c, int weight_bits, int activation_bits, Random& rando
   slot.weight_bits = weight_bits;
   slot.activation_bits = activation_bits;
   slot.bias = at::randn({c.out});
+  if (random.Int(0, 1) == 0) slot.gain = at::rand({c.in}) * 4 + 0.25;
+  slot.dynamic = random.Int(0, 1) == 0;
   slot.parts.resize(c.split > 0 ? 2 : 1);
   slot.parts[0].channels = c.split > 0 ? c.split : c.in;
   if (c.split > 0) {
@@ -90,10 +92,13 @@ void ExpectSame(const Case& c, int weight_bits, int activation_bits, uint64_t se
   Slot magnitude = slot;
   magnitude.simulated = slot.simulated.abs();
   magnitude.bias = slot.bias.abs();
+  magnitude.dynamic = false;
+  magnitude.gain = at::Tensor();  // in what is already quantized
   std::vector<at::Tensor> absolute;
+  const at::Tensor seen = Equalized(slot, x);
   for (const SlotPart& part : slot.parts)
-    absolute.push_back(FakeQuantize(c.linear ? x.narrow(-1, part.begin, part.channels)
-                                             : x.narrow(1, part.begin, part.channels),
+    absolute.push_back(FakeQuantize(c.linear ? seen.narrow(-1, part.begin, part.channels)
+                                             : seen.narrow(1, part.begin, part.channels),
                                     slot, part, ctx)
                            .abs());
   magnitude.activations_on = false;
