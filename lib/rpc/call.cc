@@ -88,7 +88,8 @@ CallInfo ReadCall(grpc::CallbackServerContext& context, std::string_view message
 }
 
 Status CancelReason(const CallScope& scope, const Status& status) {
-  if (status.code() == absl::StatusCode::kCancelled && CallScope::Clock::now() >= scope.deadline)
+  constexpr auto kTravel = std::chrono::milliseconds(250);
+  if (status.code() == absl::StatusCode::kCancelled && CallScope::Clock::now() >= scope.deadline - kTravel)
     return absl::DeadlineExceededError("deadline passed");
   return status;
 }

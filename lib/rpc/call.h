@@ -34,7 +34,8 @@ struct CallInfo {
 CallInfo ReadCall(grpc::CallbackServerContext& context, std::string_view message_request_id,
                   std::stop_token stop);
 
-// A cancelled call whose deadline has passed reports the deadline.
+// A cancelled call whose deadline has passed reports the deadline. So does one whose deadline is due: the
+// client's clock started before the request travelled, so its cancellation comes before our deadline.
 Status CancelReason(const CallScope& scope, const Status& status);
 
 // A unary call: lives until gRPC is done with it. Finish() exactly once, from any thread; until then request,

@@ -586,7 +586,7 @@ TEST_F(Cli, BashCompletesCommandsOptionsAndValues) {
   EXPECT_EQ(Complete(script, "tempera --json jobs wa"), "watch\n");
   EXPECT_EQ(Complete(script, "tempera generate x --prev"), "--preview\n");
   EXPECT_EQ(Complete(script, "tempera jobs list --js"), "--json\n");
-  EXPECT_EQ(Complete(script, "tempera quantize --method t"), "tfmq\n");
+  EXPECT_EQ(Complete(script, "tempera quantize --method b"), "brecq\n");
   EXPECT_EQ(Complete(script, "tempera completion z"), "zsh\n");
   EXPECT_THAT(Complete(script, "tempera generate /tm"), HasSubstr("/tmp"));
   EXPECT_EQ(Complete(script, "tempera jobs /tm"), "\n");
