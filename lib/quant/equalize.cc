@@ -36,7 +36,7 @@ at::Tensor PartGain(const nn::Slot& slot, const nn::SlotPart& part,
       slot.weight.narrow(1, part.begin, part.channels).reshape({slot.out_channels, part.channels, -1});
   const at::Tensor norms = w.square().sum({0, 2});  // [C]
   const auto of_part = [&](const at::Tensor& t) { return t.narrow(0, part.begin, part.channels); };
-  at::Tensor reach = at::zeros({part.channels}), power = at::zeros({part.channels});
+  at::Tensor reach = at::zeros_like(norms), power = at::zeros_like(norms);
   for (const ChannelListener& step : steps) {
     const ChannelStats& s = step.stats.at(&slot);
     reach = at::maximum(reach, of_part(s.high) - of_part(s.low));
@@ -59,7 +59,7 @@ at::Tensor PartGain(const nn::Slot& slot, const nn::SlotPart& part,
     const double power2 = (power * gain.square()).sum().item<double>() * static_cast<double>(w.size(2));
     return input + (range / weight_levels).square().sum().item<double>() * power2;
   };
-  at::Tensor best = at::ones({part.channels});
+  at::Tensor best = at::ones_like(norms);
   double least = error(best);
   const at::Tensor usable = (reach > 0).logical_and(norms > 0);
   const at::Tensor r = at::where(usable, reach, at::ones_like(reach));
