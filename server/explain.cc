@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "artifact/slots.h"
 #include "base/files.h"
 #include "report/evaluation.h"
 #include "rpc/status_map.h"
@@ -14,36 +15,6 @@
 
 namespace tempera {
 namespace {
-
-struct Row {
-  std::string slot, role, unit;
-  int weight_bits = 0, activation_bits = 0;
-  bool equalized = false, dynamic = false;
-  int64_t parts = 1;
-};
-
-Result<std::vector<Row>> Rows(const Json& slots) {
-  if (!slots.is_array()) return DataLoss("manifest.json: slots is wrong, want a list");
-  std::vector<Row> rows;
-  for (const Json& item : slots) {
-    Row row;
-    Fields f(item, "manifest.json: slots");
-    f.Need("slot", row.slot);
-    f.Get("role", row.role);
-    f.Get("unit", row.unit);
-    f.Need("weight_bits", row.weight_bits);
-    f.Need("activation_bits", row.activation_bits);
-    f.Get("equalized", row.equalized);
-    f.Get("dynamic", row.dynamic);
-    f.Need("parts", row.parts);
-    TEMPERA_TRY(f.status());
-    if (row.weight_bits < 0 || row.weight_bits > 8 || row.activation_bits < 0 || row.activation_bits > 8 ||
-        row.parts < 1)
-      return DataLoss("manifest.json: slots: ", row.slot, ": a figure is out of range");
-    rows.push_back(std::move(row));
-  }
-  return rows;
-}
 
 // A tensor's values, element by element; empty where there is no such tensor.
 template <typename T>
@@ -59,7 +30,7 @@ Result<std::vector<T>> Values(const WeightSource& source, const std::string& nam
   return values;
 }
 
-std::string PartName(const Row& row, const char* side, int64_t part) {
+std::string PartName(const SlotRow& row, const char* side, int64_t part) {
   return row.parts == 1 ? Cat(row.slot, ".", side, ".") : Cat(row.slot, ".", side, ".", part, ".");
 }
 
@@ -82,7 +53,7 @@ struct Feature {
   }
 };
 
-Status FillSteps(const Row& row, const Sources& sources, std::optional<int> only,
+Status FillSteps(const SlotRow& row, const Sources& sources, std::optional<int> only,
                  v1::LayerExplanation& layer) {
   const size_t steps = sources.timesteps.size();
   TEMPERA_ASSIGN(const std::vector<uint8_t> chosen,
@@ -139,7 +110,7 @@ Status FillSteps(const Row& row, const Sources& sources, std::optional<int> only
   return OkStatus();
 }
 
-Status FillLayer(const Row& row, const Sources& sources, std::optional<int> only,
+Status FillLayer(const SlotRow& row, const Sources& sources, std::optional<int> only,
                  v1::LayerExplanation& layer) {
   layer.set_layer(row.slot);
   layer.set_role(row.role);
@@ -181,7 +152,7 @@ Status FillLayer(const Row& row, const Sources& sources, std::optional<int> only
 Status Explain(const std::filesystem::path& folder, const Manifest& manifest,
                const v1::ExplainQuantizationRequest& request, v1::ExplainQuantizationResponse& response) {
   TEMPERA_ASSIGN(const int64_t limit, PageSize(request.page_size()));
-  TEMPERA_ASSIGN(std::vector<Row> rows, Rows(manifest.slots));
+  TEMPERA_ASSIGN(std::vector<SlotRow> rows, ParseSlots(manifest.slots));
   Sources sources;
   Fields schedule(manifest.schedule, "manifest.json: schedule");
   schedule.Need("timesteps", sources.timesteps);
@@ -193,7 +164,7 @@ Status Explain(const std::filesystem::path& folder, const Manifest& manifest,
     only = request.step();
   }
   if (!request.layer().empty()) {
-    std::erase_if(rows, [&](const Row& row) {
+    std::erase_if(rows, [&](const SlotRow& row) {
       return row.slot != request.layer() && !row.slot.starts_with(request.layer() + ".");
     });
     if (rows.empty())

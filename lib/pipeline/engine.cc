@@ -7,6 +7,7 @@
 #include <cmath>
 #include <set>
 
+#include "artifact/slots.h"
 #include "base/files.h"
 #include "kernels/kernels.h"
 #include "models/family.h"
@@ -281,36 +282,18 @@ Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope,
         "manifest.json: schedule: this build makes other timesteps of it, quantize again");
 
   // Codes stand in the file instead of quantized weights; time layers may have been dropped.
-  if (!manifest.slots.is_array()) return DataLoss("manifest.json: slots is wrong, want a list");
-  struct Row {
-    std::string name;
-    int weight_bits = 0, activation_bits = 0;
-    bool equalized = false, dynamic = false;
-    int64_t parts = 1;
-  };
-  std::vector<Row> rows;
+  TEMPERA_ASSIGN(const std::vector<SlotRow> rows, ParseSlots(manifest.slots));
   std::set<std::string> absent(model.dropped_parameters.begin(), model.dropped_parameters.end());
   nn::Params params(weights, at::kCPU);
-  for (const Json& item : manifest.slots) {
-    Row row;
-    Fields f(item, "manifest.json: slots");
-    f.Need("slot", row.name);
-    f.Need("weight_bits", row.weight_bits);
-    f.Need("activation_bits", row.activation_bits);
-    f.Get("equalized", row.equalized);
-    f.Get("dynamic", row.dynamic);
-    f.Need("parts", row.parts);
-    f.Ignore({"role", "unit", "group"});
-    TEMPERA_TRY(f.Finish());
+  for (const SlotRow& row : rows) {
     if (row.weight_bits > 0) {
-      absent.insert(row.name + ".weight");
+      absent.insert(row.slot + ".weight");
       for (const char* tensor : {"codes", "scale", "zero"}) {
-        params.MarkUsed(Cat(row.name, ".weight.", tensor));
+        params.MarkUsed(Cat(row.slot, ".weight.", tensor));
         for (int64_t p = 0; p < row.parts && row.parts > 1; ++p)
-          params.MarkUsed(Cat(row.name, ".weight.", p, ".", tensor));
+          params.MarkUsed(Cat(row.slot, ".weight.", p, ".", tensor));
       }
     }
-    rows.push_back(std::move(row));
   }
   params.SetAbsent([&](const std::string& name) { return absent.contains(name); });
   TEMPERA_ASSIGN(engine->network_, BuildDenoiser(model.network_config, "manifest.json: model", params));
@@ -325,19 +308,16 @@ Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope,
   const auto steps = static_cast<int64_t>(schedule.timesteps.size());
   const Status filled = nn::TorchEdge("artifact", [&]() -> Status {
     const at::NoGradGuard guard;
-    for (const Row& row : rows) {
-      nn::Slot* slot = network.FindSlot(row.name);
+    for (const SlotRow& row : rows) {
+      nn::Slot* slot = network.FindSlot(row.slot);
       if (slot == nullptr || static_cast<int64_t>(slot->parts.size()) != row.parts)
-        return DataLoss("manifest.json: slots: the network has no such layer \"", row.name, "\" of ",
+        return DataLoss("manifest.json: slots: the network has no such layer \"", row.slot, "\" of ",
                         row.parts, " parts");
-      const bool bits_ok = row.weight_bits >= 0 && row.weight_bits <= 8 && row.activation_bits >= 0 &&
-                           row.activation_bits <= 8 && row.weight_bits != 1 && row.activation_bits != 1;
-      if (!bits_ok) return DataLoss("manifest.json: slots: ", row.name, ": bits out of range");
       slot->weight_bits = row.weight_bits;
       slot->activation_bits = row.activation_bits;
       slot->dynamic = row.dynamic;
       if (row.equalized) slot->gain = at::ones({slot->in_channels});
-      if (dropped.contains(row.name + ".weight")) continue;
+      if (dropped.contains(row.slot + ".weight")) continue;
       if (slot->activation_bits > 0) TEMPERA_TRY(nn::ImportRanges(*slot, finder(tables), steps));
       if (slot->weight_bits > 0) {
         TEMPERA_TRY(nn::ImportWeights(*slot, finder(weights)));
