@@ -34,7 +34,7 @@ struct GenerationQueue::State {
   // Held while places are told and while a task leaves the front, before `mutex`: a task hears of its places
   // in order and of none once it has begun.
   std::mutex telling;
-  std::mutex publishing;  // so that the gauges end with the latest values; before `mutex`
+  std::mutex publishing;  // so that the gauges end with the latest values; after `telling`, before `mutex`
   int running = 0;
   uint64_t tickets = 0;
   std::map<std::string, std::pair<int64_t, int64_t>> by_model;  // waiting tasks and their steps
@@ -84,7 +84,6 @@ GenerationQueue::~GenerationQueue() {
 }
 
 Result<uint64_t> GenerationQueue::Push(Task task, const std::function<void(const Place&)>& accepted) {
-  const std::string model = task.model;
   uint64_t ticket;
   {
     // While places are told no task leaves the front and no other comes: the place holds, unless one is
@@ -101,13 +100,14 @@ Result<uint64_t> GenerationQueue::Push(Task task, const std::function<void(const
           std::chrono::seconds(1));
     ticket = ++state_->tickets;
     const Place place{ticket, state_->PositionOf(state_->waiting.size())};
+    state_->Account(task, 1);
     lock.unlock();
+    // First the gauges: who was told a place finds itself counted.
+    state_->Publish(task.model);
     accepted(place);
     lock.lock();
     state_->waiting.push_back({ticket, std::make_shared<Task>(std::move(task))});
-    state_->Account(*state_->waiting.back().task, 1);
   }
-  state_->Publish(model);
   state_->lanes.Post([state = state_] { state->RunNext(); });
   return ticket;
 }
