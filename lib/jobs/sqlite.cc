@@ -95,8 +95,16 @@ Result<std::unique_ptr<Database>> Database::Open(const std::filesystem::path& fi
   const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
   if (sqlite3_open_v2(file.c_str(), &db->db_, flags, nullptr) != SQLITE_OK) return db->LastError();
   sqlite3_busy_timeout(db->db_, static_cast<int>(busy_timeout.count()));
-  TEMPERA_TRY(db->Execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"));
-  return db;
+  // Of connections that turn a new file to WAL at once SQLite refuses some without asking their busy handler:
+  // each holds what the other waits for. They ask again.
+  const auto deadline = std::chrono::steady_clock::now() + busy_timeout;
+  for (;;) {
+    const Status set = db->Execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;");
+    if (set.ok()) return db;
+    if ((sqlite3_errcode(db->db_) & 0xff) != SQLITE_BUSY || std::chrono::steady_clock::now() >= deadline)
+      return set;
+    sqlite3_sleep(1);
+  }
 }
 
 Database::~Database() {

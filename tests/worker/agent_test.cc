@@ -207,7 +207,8 @@ class AgentTest : public ::testing::Test {
   // Another worker takes the job, as after a lease that ran out. (By the clock, a heartbeat could come in
   // between.)
   Lease Steal() {
-    // The agent, once it has lost the job, waits here before it looks for another: or it takes this one again.
+    // The agent, once it has lost the job, waits here before it looks for another: or it takes this one
+    // again.
     std::lock_guard lock(recorder_.mutex);
     EXPECT_EQ(jobs_->EndLeasesOf("me")->requeued, 1);
     const auto claimed = jobs_->Claim("thief", kLease);
