@@ -46,8 +46,10 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* GenerationService::Generate(
     generations_.push_back(generation);
   }
   if (!backend_.PostIo([this, generation] { Begin(generation); }))
-    generation->Finish(rpc::WithReason(
-        ResourceExhausted("server: too many calls wait, want at most ", kMaxIoWaiting), rpc::kQueueFull));
+    generation->Finish(rpc::WithRetry(
+        rpc::WithReason(ResourceExhausted("server: too many calls wait, want at most ", kMaxIoWaiting),
+                        rpc::kQueueFull),
+        std::chrono::seconds(1)));
   return writer;
 }
 

@@ -159,10 +159,11 @@ Result<std::shared_ptr<ModelManager::Entry>> ModelManager::LoadNow(const std::sh
   const ModelRef& ref = loading->ref;
   const int64_t budget = options_.memory_budget_bytes;
   const auto too_large = [&](int64_t bytes) {
-    return rpc::WithReason(
+    const Status full = rpc::WithReason(
         ResourceExhausted("model ", ref.shown, ": needs ", bytes, " bytes, of the memory budget of ", budget,
                           " bytes ", used_bytes(), " are in use"),
         rpc::kMemoryBudget);
+    return bytes <= budget ? rpc::WithRetry(full, std::chrono::seconds(1)) : full;
   };
   if (budget > 0) MakeRoom(std::min(estimate_(ref), budget));
   const auto begin = CallScope::Clock::now();

@@ -218,9 +218,9 @@ google::rpc::Status ToProto(const Status& status, const google::protobuf::Descri
     resource.set_description(text);
     AddDetail(proto, resource);
   }
-  const bool retry = status.code() == absl::StatusCode::kUnavailable ||
-                     status.code() == absl::StatusCode::kResourceExhausted;
-  if (retry || RetryDelay(status)) {
+  // A full disk or too small a budget does not pass by itself: of RESOURCE_EXHAUSTED only who says so is
+  // asked again.
+  if (status.code() == absl::StatusCode::kUnavailable || RetryDelay(status)) {
     const auto delay = RetryDelay(status).value_or(std::chrono::seconds(1));
     google::rpc::RetryInfo info_retry;
     info_retry.mutable_retry_delay()->set_seconds(delay.count() / 1000);

@@ -125,6 +125,7 @@ TEST_F(ModelManagerTest, NothingInUseIsEvicted) {
   ASSERT_FALSE(c.ok());
   EXPECT_EQ(c.status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(rpc::Reason(c.status()), rpc::kMemoryBudget);
+  EXPECT_TRUE(rpc::RetryDelay(c.status())) << "the others may leave";
   *a = ModelLease();
   EXPECT_TRUE(Acquire(Artifact('c')).ok());
   EXPECT_EQ(Loaded(), (std::vector<char>{'c', 'b'}));
@@ -134,7 +135,9 @@ TEST_F(ModelManagerTest, WhatIsLargerThanTheBudgetIsRefusedAndTheRestStays) {
   Start(2 * kBytes);
   EXPECT_TRUE(Acquire(Artifact('a')).ok());
   controls_->model_bytes = 5000;
-  EXPECT_EQ(Acquire(Artifact('b')).status().code(), absl::StatusCode::kResourceExhausted);
+  const auto b = Acquire(Artifact('b'));
+  EXPECT_EQ(b.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_FALSE(rpc::RetryDelay(b.status())) << "it never fits";
   EXPECT_EQ(Loaded(), (std::vector<char>{'a'}));
 }
 
