@@ -14,12 +14,6 @@ const std::vector<ModelFamily>& Families() {
   return families;
 }
 
-nn::Slot* Denoiser::FindSlot(std::string_view name) {
-  for (nn::Slot& slot : slots_)
-    if (slot.name == name) return &slot;
-  return nullptr;
-}
-
 void Denoiser::FinishProgram() {
   last_use_.assign(units_.size() + 1, -1);
   for (size_t u = 0; u < units_.size(); ++u) {

@@ -4,7 +4,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <deque>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -13,6 +12,7 @@
 
 #include "base/json.h"
 #include "base/status.h"
+#include "models/network.h"
 #include "nn/context.h"
 #include "nn/params.h"
 #include "nn/slot.h"
@@ -39,25 +39,11 @@ struct DenoiserInfo {
   std::vector<std::string> block_groups;  // the closed set of metric labels
 };
 
-// A denoising network. Structure and float weights are fixed at build; slots change state only while no pass
-// runs.
-class Denoiser {
+// A denoising network.
+class Denoiser : public Network {
  public:
-  virtual ~Denoiser() = default;
-  Denoiser() = default;
-  Denoiser(const Denoiser&) = delete;
-  Denoiser& operator=(const Denoiser&) = delete;
-
   const DenoiserInfo& info() const { return info_; }
-  std::deque<nn::Slot>& slots() { return slots_; }
-  const std::deque<nn::Slot>& slots() const { return slots_; }
-  nn::Slot* FindSlot(std::string_view name);
   const std::vector<Unit>& units() const { return units_; }
-  at::Device device() const { return device_; }
-  // Bytes of parameters that are in no slot (norms, embeddings), as f32.
-  int64_t other_bytes() const { return other_bytes_; }
-  // Every parameter of the model by its state-dict name (those that its slots have let go of, too).
-  const std::map<std::string, at::Tensor>& parameters() const { return parameters_; }
 
   // The network's output for x: [B, C, H, W] f32 with ctx.timestep and ctx.label set for the B rows.
   at::Tensor Forward(nn::ForwardContext& ctx, const at::Tensor& x) const;
@@ -74,12 +60,8 @@ class Denoiser {
   void FinishProgram();
 
   DenoiserInfo info_;
-  std::deque<nn::Slot> slots_;
   std::vector<Unit> units_;
   std::vector<nn::Slot*> temporal_slots_, temporal_trunk_;
-  std::map<std::string, at::Tensor> parameters_;
-  at::Device device_ = at::kCPU;
-  int64_t other_bytes_ = 0;
 
  private:
   std::vector<int> last_use_;

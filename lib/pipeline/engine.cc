@@ -215,8 +215,7 @@ void FillGeometry(const Denoiser& network, EngineInfo& info) {
   info.width = network.info().width;
   info.classes = network.info().classes;
   info.family = network.info().family;
-  info.weight_bytes = network.other_bytes();
-  for (const nn::Slot& slot : network.slots()) info.weight_bytes += nn::ResidentBytes(slot);
+  info.weight_bytes = network.resident_bytes();
 }
 
 }  // namespace
