@@ -153,7 +153,7 @@ Status Train(const Options& o) {
       const at::Tensor a = alphas.index_select(0, t).view({-1, 1, 1, 1});
       nn::ForwardContext ctx;
       ctx.timestep = t.to(at::kFloat);
-      ctx.label = data.labels.index_select(0, pick);
+      ctx.on.label = data.labels.index_select(0, pick);
       const at::Tensor v = network->Forward(ctx, a.sqrt() * x0 + (1 - a).sqrt() * noise);
       return (v - (a.sqrt() * noise - (1 - a).sqrt() * x0)).square().mean();
     };

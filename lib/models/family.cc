@@ -7,10 +7,11 @@
 namespace tempera {
 namespace fs = std::filesystem;
 
-extern const ModelFamily kUnetFamily;  // unet.cc
+extern const ModelFamily kUnetFamily;           // unet.cc
+extern const ModelFamily kUnetConditionFamily;  // unet_condition.cc
 
 const std::vector<ModelFamily>& Families() {
-  static const std::vector<ModelFamily> families{kUnetFamily};
+  static const std::vector<ModelFamily> families{kUnetFamily, kUnetConditionFamily};
   return families;
 }
 

@@ -34,8 +34,12 @@ struct Unit {
 struct DenoiserInfo {
   std::string family;  // "unet"
   int64_t in_channels = 0, out_channels = 0;
-  int64_t height = 0, width = 0;          // 0: the configuration does not say
-  int64_t classes = 0;                    // class labels 0 .. classes - 1; 0: unconditional
+  int64_t height = 0, width = 0;  // 0: the configuration does not say
+  int64_t classes = 0;            // class labels 0 .. classes - 1; 0: unconditional
+  int64_t context_width = 0;      // of a token that cross-attention reads; 0: there is none
+  int64_t added_width = 0;  // of the pooled prompt and the embedded sizes in one; 0: time depends on neither
+  int64_t size_width = 0;   // of one embedded size
+  int64_t guidance_width = 0;  // of the embedded guidance scale; 0: the model was not distilled with it
   std::vector<std::string> block_groups;  // the closed set of metric labels
 };
 
@@ -45,7 +49,7 @@ class Denoiser : public Network {
   const DenoiserInfo& info() const { return info_; }
   const std::vector<Unit>& units() const { return units_; }
 
-  // The network's output for x: [B, C, H, W] f32 with ctx.timestep and ctx.label set for the B rows.
+  // The network's output for x: [B, C, H, W] f32 with ctx.timestep and ctx.on set for the B rows.
   at::Tensor Forward(nn::ForwardContext& ctx, const at::Tensor& x) const;
   // Runs the layers of the time path alone and returns every temporal feature, [B, N_i] each, in execution
   // order of the layers that make them; x plays no part. Names of those layers: temporal_slots().

@@ -334,8 +334,8 @@ at::Tensor Unet::Embed(ForwardContext& ctx) const {
   Note(ctx, "time_embedding", embedding);
   if (class_embedding_.defined() || class1_ != nullptr) {
     const at::Tensor of_class = class_embedding_.defined()
-                                    ? at::embedding(class_embedding_, ctx.label)
-                                    : embed(class1_, class2_, project(ctx.label.to(at::kFloat)));
+                                    ? at::embedding(class_embedding_, ctx.on.label)
+                                    : embed(class1_, class2_, project(ctx.on.label.to(at::kFloat)));
     Note(ctx, "class_embedding", of_class);
     embedding = embedding + of_class;
   }

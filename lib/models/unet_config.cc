@@ -146,47 +146,34 @@ Result<UnetConfig> UnetConfig::Parse(const Json& json, const std::string& label)
 
   // The limits are far above any real model and far below what would exhaust memory before the weights are
   // compared.
-  const auto want = [&](const char* key, int64_t value, int64_t low, int64_t high) {
-    if (value < low || value > high)
-      f.Fail(key, Cat("is out of range, got ", value, ", want ", low, " to ", high));
-  };
-  const auto one_of = [&](const char* key, const std::string& value,
-                          std::initializer_list<const char*> values) {
-    std::string known;
-    for (const char* v : values) {
-      if (value == v) return;
-      known += Cat(known.empty() ? "" : ", ", v);
-    }
-    f.Fail(key, Cat("is not supported, got \"", value, "\", want ", known));
-  };
   if (c.sample_size.size() != 0 && c.sample_size.size() != 2)
     f.Fail("sample_size", "is wrong, want one side or [height, width]");
-  for (const int64_t side : c.sample_size) want("sample_size", side, 1, 16384);
-  want("in_channels", c.in_channels, 1, 65536);
-  want("out_channels", c.out_channels, 1, 65536);
-  want("layers_per_block", c.layers_per_block, 1, 64);
-  want("downsample_padding", c.downsample_padding, 0, 1);
-  if (c.norm_num_groups) want("norm_num_groups", *c.norm_num_groups, 1, 65536);
-  if (c.time_embedding_dim) want("time_embedding_dim", *c.time_embedding_dim, 1, 1 << 20);
-  if (c.attention_head_dim) want("attention_head_dim", *c.attention_head_dim, 1, 65536);
-  if (c.attn_norm_num_groups) want("attn_norm_num_groups", *c.attn_norm_num_groups, 1, 65536);
-  if (c.num_class_embeds) want("num_class_embeds", *c.num_class_embeds, 1, 1 << 20);
-  one_of("time_embedding_type", c.time_embedding_type, {"positional", "fourier", "learned"});
-  one_of("downsample_type", c.downsample_type, {"conv", "resnet"});
-  one_of("upsample_type", c.upsample_type, {"conv", "resnet"});
-  one_of("resnet_time_scale_shift", c.resnet_time_scale_shift, {"default", "scale_shift"});
-  if (c.mid_block_type) one_of("mid_block_type", *c.mid_block_type, {"UNetMidBlock2D"});
+  for (const int64_t side : c.sample_size) f.Within("sample_size", side, 1, 16384);
+  f.Within("in_channels", c.in_channels, 1, 65536);
+  f.Within("out_channels", c.out_channels, 1, 65536);
+  f.Within("layers_per_block", c.layers_per_block, 1, 64);
+  f.Within("downsample_padding", c.downsample_padding, 0, 1);
+  if (c.norm_num_groups) f.Within("norm_num_groups", *c.norm_num_groups, 1, 65536);
+  if (c.time_embedding_dim) f.Within("time_embedding_dim", *c.time_embedding_dim, 1, 1 << 20);
+  if (c.attention_head_dim) f.Within("attention_head_dim", *c.attention_head_dim, 1, 65536);
+  if (c.attn_norm_num_groups) f.Within("attn_norm_num_groups", *c.attn_norm_num_groups, 1, 65536);
+  if (c.num_class_embeds) f.Within("num_class_embeds", *c.num_class_embeds, 1, 1 << 20);
+  f.OneOf("time_embedding_type", c.time_embedding_type, {"positional", "fourier", "learned"});
+  f.OneOf("downsample_type", c.downsample_type, {"conv", "resnet"});
+  f.OneOf("upsample_type", c.upsample_type, {"conv", "resnet"});
+  f.OneOf("resnet_time_scale_shift", c.resnet_time_scale_shift, {"default", "scale_shift"});
+  if (c.mid_block_type) f.OneOf("mid_block_type", *c.mid_block_type, {"UNetMidBlock2D"});
   if (c.class_embed_type == "identity")
     f.Fail("class_embed_type",
            "is not supported, got \"identity\", want timestep or none: identity takes an embedding vector, "
            "and a request carries a class label");
   else if (c.class_embed_type)
-    one_of("class_embed_type", *c.class_embed_type, {"timestep"});
+    f.OneOf("class_embed_type", *c.class_embed_type, {"timestep"});
   if (c.time_embedding_type == "learned") {
     if (!c.num_train_timesteps)
       f.Fail("num_train_timesteps", "is missing, a learned time embedding needs it");
     else
-      want("num_train_timesteps", *c.num_train_timesteps, 1, 1 << 20);
+      f.Within("num_train_timesteps", *c.num_train_timesteps, 1, 1 << 20);
   }
   if (!std::isfinite(c.norm_eps) || c.norm_eps <= 0)
     f.Fail("norm_eps", Cat("is out of range, got ", c.norm_eps, ", want > 0"));
@@ -195,7 +182,7 @@ Result<UnetConfig> UnetConfig::Parse(const Json& json, const std::string& label)
            Cat("is out of range, got ", c.mid_block_scale_factor, ", want a number other than 0"));
   if (c.block_out_channels.empty() || c.block_out_channels.size() > 16)
     f.Fail("block_out_channels", Cat("has ", c.block_out_channels.size(), " entries, want 1 to 16"));
-  for (const int64_t channels : c.block_out_channels) want("block_out_channels", channels, 1, 65536);
+  for (const int64_t channels : c.block_out_channels) f.Within("block_out_channels", channels, 1, 65536);
   if (c.down_block_types.size() != c.block_out_channels.size())
     f.Fail("down_block_types", Cat("has ", c.down_block_types.size(), " entries, want ",
                                    c.block_out_channels.size(), " as block_out_channels has"));

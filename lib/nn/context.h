@@ -39,16 +39,32 @@ class FeatureSource {
                          const std::function<at::Tensor()>& compute) = 0;
 };
 
+// What rows are conditioned on beside their timestep; undefined: the model has no such input, or none is
+// given.
+struct Conditioning {
+  at::Tensor label;     // [B] i64, class labels
+  at::Tensor context;   // [B, T, D] f32, what cross-attention reads: the encoded prompt
+  at::Tensor pooled;    // [B, P] f32, the prompt in one vector
+  at::Tensor sizes;     // [B, 6] f32: original height and width, crop top and left, target height and width
+  at::Tensor guidance;  // [B, G] f32, the embedded guidance scale of a model distilled with it
+
+  bool empty() const;
+  // The rows `index`, in that order: [n] i64 on the CPU.
+  Conditioning Rows(const at::Tensor& index) const;
+};
+
 // One pass over a batch; rows may be at different steps.
 struct ForwardContext {
   std::vector<int64_t>
       step;             // [B] step ordinal of each row: indexes per-step ranges; empty: no slot needs it
   at::Tensor timestep;  // [B] f32, tau
-  at::Tensor label;     // [B] i64 class labels, or undefined
-  std::vector<int64_t> classes;  // the same labels, for table look-ups; empty when unconditional
+  Conditioning on;
+  std::vector<int64_t>
+      condition;  // [B] column of each row in tables of temporal features; empty: there is one
   Listener* listener = nullptr;
   Observer* observer = nullptr;
   FeatureSource* features = nullptr;
+  at::Tensor of_tau;          // [B, E] what follows from tau alone, where a cache gives it; else undefined
   at::Tensor embedding;       // the time embedding, made on first use
   int64_t temporal_macs = 0;  // multiplications of the time layers in this pass
 

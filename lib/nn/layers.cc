@@ -82,6 +82,66 @@ at::Tensor GroupNorm::operator()(const at::Tensor& x) const {
   return at::group_norm(x, groups, weight, bias, eps);
 }
 
+LayerNorm::LayerNorm(Builder& b, const std::string& name, int64_t channels, double epsilon)
+    : weight(b.params().Take(name + ".weight", {channels}, Params::Init::kOnes)),
+      bias(b.params().Take(name + ".bias", {channels}, Params::Init::kZeros)),
+      eps(epsilon) {}
+
+at::Tensor LayerNorm::operator()(const at::Tensor& x) const {
+  return at::layer_norm(x, {x.size(-1)}, weight, bias, eps);
+}
+
+at::Tensor Attend(const Slot& scores, const Slot& values, ForwardContext& ctx, const at::Tensor& q,
+                  const at::Tensor& k, const at::Tensor& v, double scale) {
+  if (scores.state == State::kFloat || scores.activation_bits == 0)
+    return at::scaled_dot_product_attention(q, k, v, {}, 0.0, false, scale);
+  // Every row of q by itself, so any number of them gives the same numbers; an observer wants all at once.
+  constexpr int64_t kProducts = 1 << 23;
+  const int64_t step = scores.state == State::kObserve
+                           ? q.size(2)
+                           : std::max<int64_t>(1, kProducts / (q.size(0) * q.size(1) * k.size(2)));
+  const at::Tensor columns = v.transpose(-1, -2);
+  std::vector<at::Tensor> parts;
+  for (int64_t begin = 0; begin < q.size(2); begin += step) {
+    const at::Tensor rows = q.narrow(2, begin, std::min(step, q.size(2) - begin));
+    parts.push_back(
+        RunMatmul(values, ctx, at::softmax(RunMatmul(scores, ctx, rows, k) * scale, -1), columns));
+  }
+  return parts.size() == 1 ? parts[0] : at::cat(parts, 2);
+}
+
+namespace {
+
+at::Tensor SplitHeads(const at::Tensor& x, int64_t heads) {  // [B, T, h D] -> [B, h, T, D]
+  return x.view({x.size(0), x.size(1), heads, -1}).transpose(1, 2);
+}
+
+at::Tensor JoinHeads(const at::Tensor& x) {  // and back
+  return x.transpose(1, 2).reshape({x.size(0), x.size(2), -1});
+}
+
+}  // namespace
+
+TokenAttention::TokenAttention(Builder& b, const std::string& name, int64_t width, int64_t source_width,
+                               int64_t head_count, int64_t head_dim)
+    : heads(head_count), scale(1.0 / std::sqrt(static_cast<double>(head_dim))) {
+  const int64_t inner = head_count * head_dim;
+  to_q = b.Linear(name + ".to_q", Role::kLinear, width, inner, false);
+  to_k = b.Linear(name + ".to_k", Role::kLinear, source_width, inner, false);
+  to_v = b.Linear(name + ".to_v", Role::kLinear, source_width, inner, false);
+  scores = b.Matmul(name + ".scores");
+  values = b.Matmul(name + ".values");
+  to_out = b.Linear(name + ".to_out.0", Role::kLinear, inner, width);
+}
+
+at::Tensor TokenAttention::operator()(ForwardContext& ctx, const at::Tensor& x,
+                                      const at::Tensor& source) const {
+  const at::Tensor q = SplitHeads(Run(*to_q, ctx, x), heads);
+  const at::Tensor k = SplitHeads(Run(*to_k, ctx, source), heads);
+  const at::Tensor v = SplitHeads(Run(*to_v, ctx, source), heads);
+  return Run(*to_out, ctx, JoinHeads(Attend(*scores, *values, ctx, q, k, v, scale)));
+}
+
 PixelAttention::PixelAttention(Builder& b, const std::string& name, int64_t channels, int64_t head_dim,
                                int64_t norm_groups, double eps, double rescale_factor)
     : rescale(rescale_factor) {
@@ -112,17 +172,9 @@ at::Tensor PixelAttention::operator()(ForwardContext& ctx, const at::Tensor& x) 
   const int64_t batch = x.size(0), channels = x.size(1), pixels = x.size(2) * x.size(3);
   at::Tensor h = norm ? (*norm)(x) : x;
   h = h.reshape({batch, channels, pixels}).transpose(1, 2).contiguous();  // [B, T, C]
-  const auto split = [&](const at::Tensor& t) { return t.view({batch, pixels, heads, -1}).transpose(1, 2); };
-  const at::Tensor q = split(Run(*to_q, ctx, h)), k = split(Run(*to_k, ctx, h)),
-                   v = split(Run(*to_v, ctx, h));
-  at::Tensor mixed;
-  if (scores->state == State::kFloat || scores->activation_bits == 0) {
-    mixed = at::scaled_dot_product_attention(q, k, v, {}, 0.0, false, scale);
-  } else {
-    const at::Tensor weights = at::softmax(RunMatmul(*scores, ctx, q, k) * scale, -1);
-    mixed = RunMatmul(*values, ctx, weights, v.transpose(-1, -2));
-  }
-  mixed = mixed.transpose(1, 2).reshape({batch, pixels, -1});
+  const at::Tensor q = SplitHeads(Run(*to_q, ctx, h), heads), k = SplitHeads(Run(*to_k, ctx, h), heads),
+                   v = SplitHeads(Run(*to_v, ctx, h), heads);
+  const at::Tensor mixed = JoinHeads(Attend(*scores, *values, ctx, q, k, v, scale));
   const at::Tensor out = Run(*to_out, ctx, mixed).transpose(1, 2).reshape(x.sizes());
   return (out + x) / rescale;
 }

@@ -58,6 +58,32 @@ struct GroupNorm {
   at::Tensor operator()(const at::Tensor& x) const;  // x: [B, C, ...]
 };
 
+struct LayerNorm {
+  at::Tensor weight, bias;  // [C]
+  double eps = 1e-5;
+  LayerNorm() = default;
+  LayerNorm(Builder& b, const std::string& name, int64_t channels, double epsilon = 1e-5);
+  at::Tensor operator()(const at::Tensor& x) const;  // x: [..., C]
+};
+
+// softmax(q k^T * scale) v for every head, with the operands' slots of role kMatmul. q: [B, h, T, D],
+// k, v: [B, h, S, D] -> [B, h, T, D]. Holds the products of a bounded number of rows at a time.
+at::Tensor Attend(const Slot& scores, const Slot& values, ForwardContext& ctx, const at::Tensor& q,
+                  const at::Tensor& k, const at::Tensor& v, double scale);
+
+// Attention of tokens on themselves or on a context, as diffusers' Attention without norm and residual.
+struct TokenAttention {
+  Slot *to_q = nullptr, *to_k = nullptr, *to_v = nullptr, *to_out = nullptr, *scores = nullptr,
+       *values = nullptr;
+  int64_t heads = 1;
+  double scale = 1;
+  TokenAttention() = default;
+  TokenAttention(Builder& b, const std::string& name, int64_t width, int64_t source_width, int64_t head_count,
+                 int64_t head_dim);
+  // x: [B, T, width], source: [B, S, source_width] -> [B, T, width]
+  at::Tensor operator()(ForwardContext& ctx, const at::Tensor& x, const at::Tensor& source) const;
+};
+
 // Self-attention over the pixels of a picture, as diffusers' Attention in its AttnBlock form: group norm, q,
 // k, v and output projections, residual, division by `rescale`.
 struct PixelAttention {

@@ -157,8 +157,8 @@ Result<GenerationResult> NetworkEngine::Generate(const CallScope& scope, const R
       ctx.step = {static_cast<int64_t>(k)};
       ctx.timestep = at::tensor({static_cast<float>(timesteps[k])}).to(network_->device());
       if (request.class_label >= 0) {
-        ctx.classes = {request.class_label};
-        ctx.label = at::tensor({request.class_label}, at::kLong).to(network_->device());
+        ctx.condition = {request.class_label};
+        ctx.on.label = at::tensor({request.class_label}, at::kLong).to(network_->device());
       }
       std::optional<ServingSource> source;
       if (info_.is_artifact) ctx.features = &source.emplace(cache_, reference_ ? &*reference_ : nullptr);

@@ -90,10 +90,10 @@ nn::ForwardContext Quantizer::RowContext(const std::vector<int64_t>& rows) const
   for (const int64_t row : rows) {
     ctx.step.push_back(row / rows_.samples);
     tau.push_back(static_cast<float>(scheduler_->timesteps()[static_cast<size_t>(row / rows_.samples)]));
-    if (!rows_.label.empty()) ctx.classes.push_back(rows_.label[static_cast<size_t>(row % rows_.samples)]);
+    if (!rows_.label.empty()) ctx.condition.push_back(rows_.label[static_cast<size_t>(row % rows_.samples)]);
   }
   ctx.timestep = at::tensor(tau);
-  if (!ctx.classes.empty()) ctx.label = at::tensor(ctx.classes, at::kLong);
+  if (!ctx.condition.empty()) ctx.on.label = at::tensor(ctx.condition, at::kLong);
   return ctx;
 }
 
@@ -173,10 +173,10 @@ Status Quantizer::Temporal(const CallScope& scope) {
         const int64_t row = rows.const_data_ptr<int64_t>()[i];
         ctx.step.push_back(row / exact_.classes);
         tau.push_back(static_cast<float>(timesteps[static_cast<size_t>(row / exact_.classes)]));
-        if (network_->info().classes > 0) ctx.classes.push_back(row % exact_.classes);
+        if (network_->info().classes > 0) ctx.condition.push_back(row % exact_.classes);
       }
       ctx.timestep = at::tensor(tau);
-      if (!ctx.classes.empty()) ctx.label = at::tensor(ctx.classes, at::kLong);
+      if (!ctx.condition.empty()) ctx.on.label = at::tensor(ctx.condition, at::kLong);
       return ctx;
     };
     constexpr int64_t kShardsOfBatch = 2;

@@ -20,8 +20,8 @@ nn::ForwardContext TableContext(const Denoiser& network, const std::vector<doubl
   }
   ctx.timestep = at::tensor(tau).to(network.device());
   if (network.info().classes > 0) {
-    ctx.label = at::tensor(labels, at::kLong).to(network.device());
-    ctx.classes = labels;
+    ctx.on.label = at::tensor(labels, at::kLong).to(network.device());
+    ctx.condition = labels;
   }
   return ctx;
 }
@@ -274,7 +274,7 @@ FeatureErrors CompareFeatures(const FeatureTable& exact, const FeatureTable& tab
 
 namespace {
 int64_t ClassOf(const nn::ForwardContext& ctx, int64_t row) {
-  return ctx.classes.empty() ? 0 : ctx.classes[static_cast<size_t>(row)];
+  return ctx.condition.empty() ? 0 : ctx.condition[static_cast<size_t>(row)];
 }
 }  // namespace
 

@@ -78,8 +78,8 @@ Result<TibTrace> TraceTib(Denoiser& network) {
     nn::ForwardContext ctx;
     ctx.timestep = at::ones({1}, options).set_requires_grad(true);
     if (info.classes > 0) {
-      ctx.label = at::zeros({1}, at::TensorOptions(at::kLong).device(network.device()));
-      ctx.classes = {0};
+      ctx.on.label = at::zeros({1}, at::TensorOptions(at::kLong).device(network.device()));
+      ctx.condition = {0};
     }
     Recorder recorder;
     ctx.listener = &recorder;

@@ -88,7 +88,7 @@ class UnetBlocks : public ::testing::TestWithParam<size_t> {
   nn::ForwardContext Context() const {
     nn::ForwardContext ctx;
     ctx.timestep = Tensor("timesteps");
-    if (TheCase().contains("class_labels")) ctx.label = Tensor("class_labels");
+    if (TheCase().contains("class_labels")) ctx.on.label = Tensor("class_labels");
     return ctx;
   }
 

@@ -34,9 +34,9 @@ class Network {
                         nn::Listener* listener = nullptr) const {
     nn::ForwardContext ctx;
     ctx.timestep = t.to(at::kFloat).expand({x.size(0)}).contiguous();
-    ctx.label = label;
+    ctx.on.label = label;
     if (label.defined())
-      ctx.classes.assign(label.const_data_ptr<int64_t>(), label.const_data_ptr<int64_t>() + label.numel());
+      ctx.condition.assign(label.const_data_ptr<int64_t>(), label.const_data_ptr<int64_t>() + label.numel());
     ctx.listener = listener;
     return denoiser_->Forward(ctx, x);
   }
@@ -105,7 +105,7 @@ void CheckPasses(const std::string& name, size_t passes, size_t temporal_tensors
     // The time path run alone gives the very features of the whole pass.
     nn::ForwardContext alone;
     alone.timestep = t.to(at::kFloat).expand({x.size(0)}).contiguous();
-    alone.label = label;
+    alone.on.label = label;
     const std::vector<at::Tensor> features = net.denoiser().TemporalFeatures(alone);
     ASSERT_EQ(features.size(), net.denoiser().temporal_slots().size());
     for (size_t i = 0; i < features.size(); ++i)

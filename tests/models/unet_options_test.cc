@@ -40,7 +40,7 @@ TEST_P(UnetOption, OutputAgrees) {
   ASSERT_TRUE(denoiser.ok()) << denoiser.status();
   nn::ForwardContext ctx;
   ctx.timestep = Golden().Get(name + ".timesteps");
-  if (c.contains("class_labels")) ctx.label = Golden().Get(name + ".class_labels");
+  if (c.contains("class_labels")) ctx.on.label = Golden().Get(name + ".class_labels");
   const at::Tensor eps = (*denoiser)->Forward(ctx, Golden().Get(name + ".x"));
   EXPECT_LE(golden::Difference(eps, Golden().Get(name + ".eps")), c["tolerance"].get<double>());
 }
