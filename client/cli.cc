@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <fstream>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -49,7 +50,8 @@ Examples:
   tempera generate fashion:w4a8 --class 0                    writes fashion-w4a8-SEED.png
   tempera generate ./zoo/fashion --class 0 --seed 7 --out full.png
   tempera generate fashion:w4a8 --class 9 --count 8 --out boots/
-  tempera generate fashion:w4a8 --class 5 --preview 5 --out sandal.webp)";
+  tempera generate fashion:w4a8 --class 5 --preview 5 --out sandal.webp
+  tempera generate ./sd15 --prompt "a red fox in the snow" --negative-prompt blurry --width 640)";
 
 // What was typed; `run` is set by the command's callback.
 struct Typed {
@@ -83,10 +85,12 @@ void AddQuantize(App& app, Typed& typed) {
     std::optional<std::string> method, scheduler, spacing, strategy;
     std::optional<int> weight_bits, activation_bits, boundary_bits, steps, samples, iterations, batch,
         pictures;
-    std::optional<double> eta;
+    std::optional<double> eta, guidance;
     std::optional<uint64_t> seed;
+    std::optional<int64_t> height, width;
     std::vector<int64_t> classes;
-    std::vector<std::string> compare, labels, overrides;
+    std::vector<std::string> prompts, compare, labels, overrides;
+    std::string prompts_file;
     bool attention = false, dry_run = false;
   };
   auto o = std::make_shared<Options>();
@@ -112,6 +116,13 @@ void AddQuantize(App& app, Typed& typed) {
   c->add_option("--classes", o->classes, "Classes to calibrate on, as 0,3,5 (default all)")
       ->delimiter(',')
       ->allow_extra_args(false);
+  c->add_option("--prompt", o->prompts,
+                "A prompt to calibrate and evaluate on (default: neutral ones); repeatable")
+      ->allow_extra_args(false);
+  c->add_option("--prompts-file", o->prompts_file, "The same, one prompt a line")->check(CLI::ExistingFile);
+  c->add_option("--guidance", o->guidance, "Guidance scale of calibration and evaluation");
+  c->add_option("--width", o->width, "Width of the calibration pictures, pixels (default: the model's)");
+  c->add_option("--height", o->height, "Height of them");
   c->add_option("--max-iterations", o->iterations, "Most iterations of reconstruction for each block");
   c->add_option("--batch", o->batch, "Rows in one iteration");
   c->add_option("--temporal-strategy", o->strategy, "reconstruct, cache or select");
@@ -166,6 +177,15 @@ void AddQuantize(App& app, Typed& typed) {
     Set(o->samples, [&](int v) { spec.set_samples_per_step(v); });
     Set(o->seed, [&](uint64_t v) { spec.set_seed(v); });
     for (const int64_t v : o->classes) spec.add_classes(v);
+    for (const std::string& v : o->prompts) spec.add_prompts(v);
+    if (!o->prompts_file.empty()) {
+      std::ifstream lines(o->prompts_file);
+      for (std::string line; std::getline(lines, line);)
+        if (!line.empty()) spec.add_prompts(line);
+    }
+    Set(o->guidance, [&](double v) { spec.set_guidance(v); });
+    Set(o->height, [&](int64_t v) { spec.set_height(v); });
+    Set(o->width, [&](int64_t v) { spec.set_width(v); });
     Set(o->iterations, [&](int v) { spec.set_max_iterations(v); });
     Set(o->batch, [&](int v) { spec.set_batch(v); });
     Set(o->strategy, [&](const auto& v) { spec.set_temporal_strategy(v); });
@@ -181,16 +201,34 @@ void AddGenerate(App& app, Typed& typed) {
     std::string ref, request_id;
     std::optional<int64_t> class_label;
     std::optional<uint64_t> seed;
-    std::optional<int> count, steps, preview;
-    std::optional<std::string> scheduler;
-    std::optional<double> eta;
-    bool dry_run = false;
+    std::optional<int> count, steps, preview, clip_skip;
+    std::optional<std::string> prompt, prompt_2, negative, negative_2, scheduler;
+    std::optional<double> eta, guidance, rescale;
+    std::optional<int64_t> height, width;
+    std::vector<int64_t> original_size, crop, target_size;
+    bool dry_run = false, long_prompt = false;
   };
   auto o = std::make_shared<Options>();
   App* c = app.add_subcommand("generate", "Paint pictures with an artifact or a full-precision model")
                ->footer(kGenerateFooter);
   c->add_option("REF", o->ref, "Artifact id, alias, or folder of a full-precision model")->required();
   c->add_option("--class", o->class_label, "Class label; a class-conditional model needs one");
+  c->add_option("--prompt", o->prompt, "What the picture shall show; a text-to-image model needs it");
+  c->add_option("--prompt-2", o->prompt_2, "The prompt of SDXL's second text encoder (default: the same)");
+  c->add_option("--negative-prompt", o->negative, "What it shall not show");
+  c->add_option("--negative-prompt-2", o->negative_2, "The same for SDXL's second text encoder");
+  c->add_option("--guidance", o->guidance, "How strongly the prompt is followed; 1 or less: no guidance");
+  c->add_option("--guidance-rescale", o->rescale,
+                "Draw guided output back to the spread of plain one, 0 to 1");
+  c->add_option("--width", o->width, "Width in pixels (default: the model's)");
+  c->add_option("--height", o->height, "Height in pixels (default: the model's)");
+  c->add_option("--clip-skip", o->clip_skip, "Layers of the text encoders to leave out");
+  c->add_flag("--long-prompt", o->long_prompt, "Read a long prompt in chunks instead of cutting it");
+  for (const auto& [name, target, meaning] :
+       {std::tuple("--original-size", &o->original_size, "SDXL: size of the photograph, HEIGHT WIDTH"),
+        std::tuple("--crop", &o->crop, "SDXL: where it was cut out, TOP LEFT"),
+        std::tuple("--target-size", &o->target_size, "SDXL: size that it was shown at, HEIGHT WIDTH")})
+    c->add_option(name, *target, meaning)->expected(2);
   c->add_option("--seed", o->seed, "Seed of the first picture (default: drawn by the server)")
       ->check(WholeNumber());
   c->add_option("--count", o->count, "How many pictures (default 1)");
@@ -211,6 +249,24 @@ void AddGenerate(App& app, Typed& typed) {
     r.set_request_id(o->request_id);
     r.set_validate_only(o->dry_run);
     Set(o->class_label, [&](int64_t v) { r.set_class_label(v); });
+    Set(o->prompt, [&](const auto& v) { r.set_prompt(v); });
+    Set(o->prompt_2, [&](const auto& v) { r.set_prompt_2(v); });
+    Set(o->negative, [&](const auto& v) { r.set_negative_prompt(v); });
+    Set(o->negative_2, [&](const auto& v) { r.set_negative_prompt_2(v); });
+    Set(o->guidance, [&](double v) { r.set_guidance(v); });
+    Set(o->rescale, [&](double v) { r.set_guidance_rescale(v); });
+    Set(o->width, [&](int64_t v) { r.set_width(v); });
+    Set(o->height, [&](int64_t v) { r.set_height(v); });
+    Set(o->clip_skip, [&](int v) { r.set_clip_skip(v); });
+    r.set_long_prompt(o->long_prompt);
+    const auto set_size = [](const std::vector<int64_t>& pair, auto mutable_size) {
+      if (pair.empty()) return;
+      mutable_size()->set_height(pair[0]);
+      mutable_size()->set_width(pair[1]);
+    };
+    set_size(o->original_size, [&] { return r.mutable_original_size(); });
+    set_size(o->crop, [&] { return r.mutable_crop(); });
+    set_size(o->target_size, [&] { return r.mutable_target_size(); });
     Set(o->seed, [&](uint64_t v) { r.set_seed(v); });
     Set(o->count, [&](int v) { r.set_count(v); });
     Set(o->scheduler, [&](const auto& v) { r.set_scheduler(v); });

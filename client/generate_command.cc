@@ -66,6 +66,8 @@ Result<int> RunGenerate(const Session& s, const GenerateArgs& args) {
           [&](const v1::Accepted& a) {
             accepted = a;
             if (!told && !s.json) bar.Line(AcceptedText(a));
+            if (!told)
+              for (const std::string& warning : a.warnings()) bar.Line("warning: " + warning);
             told = true;
             if (a.queue_position() > 0 && !s.json)
               bar.Show("queued", 0, Cat(a.queue_position(), " before this one"));

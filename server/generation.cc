@@ -47,6 +47,8 @@ v1::ImageFormat FormatMessage(ImageFormat format) {
   return v1::IMAGE_FORMAT_UNSPECIFIED;
 }
 
+std::array<int64_t, 2> Pair(const v1::Size& size) { return {size.height(), size.width()}; }
+
 const char* MediaType(ImageFormat format) {
   switch (format) {
     case ImageFormat::kPng:
@@ -74,6 +76,19 @@ Status Generation::Prepare(ModelLease lease) {
   const EngineInfo& engine = lease_.engine().info();
   GenerationRequest wanted;
   if (request_.has_class_label()) wanted.class_label = request_.class_label();
+  if (request_.has_prompt()) wanted.prompt = request_.prompt();
+  if (request_.has_prompt_2()) wanted.prompt_2 = request_.prompt_2();
+  if (request_.has_negative_prompt()) wanted.negative_prompt = request_.negative_prompt();
+  if (request_.has_negative_prompt_2()) wanted.negative_prompt_2 = request_.negative_prompt_2();
+  if (request_.has_guidance()) wanted.guidance = request_.guidance();
+  wanted.guidance_rescale = request_.guidance_rescale();
+  if (request_.has_height()) wanted.height = request_.height();
+  if (request_.has_width()) wanted.width = request_.width();
+  wanted.clip_skip = request_.clip_skip();
+  wanted.long_prompt = request_.long_prompt();
+  if (request_.has_original_size()) wanted.original_size = Pair(request_.original_size());
+  if (request_.has_crop()) wanted.crop = Pair(request_.crop());
+  if (request_.has_target_size()) wanted.target_size = Pair(request_.target_size());
   wanted.seed = request_.has_seed() ? request_.seed() : RandomSeed();
   if (request_.has_scheduler()) wanted.scheduler = request_.scheduler();
   if (request_.has_steps()) wanted.steps = request_.steps();
@@ -88,14 +103,17 @@ Status Generation::Prepare(ModelLease lease) {
   accepted_.set_seed(resolved_.seed);
   accepted_.set_artifact(engine.id);
   accepted_.set_model(engine.name);
-  if (resolved_.class_label >= 0) accepted_.set_class_label(resolved_.class_label);
+  if (resolved_.wish.class_label) accepted_.set_class_label(*resolved_.wish.class_label);
+  accepted_.set_prompt(resolved_.wish.prompt);
+  if (engine.guidance != 1) accepted_.set_guidance(resolved_.wish.guidance);
+  for (const std::string& warning : resolved_.warnings) accepted_.add_warnings(warning);
   accepted_.mutable_schedule()->set_scheduler(resolved_.scheduler);
   accepted_.mutable_schedule()->set_steps(resolved_.steps);
   accepted_.mutable_schedule()->set_eta(resolved_.eta);
   accepted_.set_format(FormatMessage(format_));
   accepted_.set_count(count_);
-  accepted_.set_width(engine.width);
-  accepted_.set_height(engine.height);
+  accepted_.set_height(resolved_.wish.size[0]);
+  accepted_.set_width(resolved_.wish.size[1]);
   accepted_.set_preview_interval(resolved_.preview_interval);
 
   // Weak: the client may stay longer than the generation.
@@ -188,6 +206,38 @@ Status Generation::Paint(v1::Summary& summary) {
   return OkStatus();
 }
 
+namespace {
+
+// The settings as a whole, and as picture tools read them: the first line of "parameters" is the prompt, the
+// next what it shall not show, the last the rest, "Steps: 20, Sampler: ddim, ...".
+std::map<std::string, std::string> TextChunks(const EngineInfo& info, const ResolvedGeneration& r) {
+  Json settings{{"model", info.name}, {"artifact", info.id},      {"seed", r.seed},
+                {"steps", r.steps},   {"scheduler", r.scheduler}, {"eta", r.eta}};
+  if (r.wish.class_label) settings["class_label"] = *r.wish.class_label;
+  std::map<std::string, std::string> chunks{{"Software", Cat("tempera ", kVersion)}};
+  if (info.takes_prompt) {
+    const Wish& w = r.wish;
+    settings["prompt"] = w.prompt;
+    if (w.prompt_2) settings["prompt_2"] = *w.prompt_2;
+    if (w.negative) settings["negative_prompt"] = *w.negative;
+    if (w.negative_2) settings["negative_prompt_2"] = *w.negative_2;
+    settings["guidance_rescale"] = r.guidance_rescale;
+    settings["clip_skip"] = w.clip_skip;
+    std::string text = Cat(w.prompt, "\n");
+    if (w.negative && !w.negative->empty()) text += Cat("Negative prompt: ", *w.negative, "\n");
+    text += Cat("Steps: ", r.steps, ", Sampler: ", r.scheduler, ", CFG scale: ", w.guidance,
+                ", Seed: ", r.seed, ", Size: ", w.size[1], "x", w.size[0], ", Model: ", info.name);
+    if (info.is_artifact) text += Cat(", Model hash: ", info.id.substr(0, 12));
+    if (w.clip_skip > 0) text += Cat(", Clip skip: ", w.clip_skip);
+    chunks["parameters"] = text;
+  }
+  if (info.guidance != 1) settings["guidance"] = r.wish.guidance;
+  chunks["tempera"] = CanonicalJson(settings);
+  return chunks;
+}
+
+}  // namespace
+
 Result<v1::PictureSummary> Generation::PaintOne(int picture) {
   const Engine& engine = lease_.engine();
   const std::string& name = engine.info().name;
@@ -221,19 +271,14 @@ Result<v1::PictureSummary> Generation::PaintOne(int picture) {
   TEMPERA_ASSIGN(const GenerationResult result, engine.Generate(scope_, resolved, events));
 
   const auto encode_begin = Clock::now();
-  Json settings{{"model", name},           {"artifact", engine.info().id},
-                {"seed", resolved.seed},   {"scheduler", resolved.scheduler},
-                {"steps", resolved.steps}, {"eta", resolved.eta}};
-  if (resolved.class_label >= 0) settings["class_label"] = resolved.class_label;
   TEMPERA_ASSIGN(const std::string bytes,
-                 backend_.compute.encode_image(
-                     result.picture, format_,
-                     {{"Software", Cat("tempera ", kVersion)}, {"tempera", CanonicalJson(settings)}}));
+                 backend_.compute.encode_image(result.picture, format_, TextChunks(engine.info(), resolved)));
   const auto encode_time = Clock::now() - encode_begin;
   const std::string sha256 = Sha256Hex(bytes);
 
   metrics.images.Add(1, name);
   metrics.pixels.Add(static_cast<double>(result.picture.width * result.picture.height), name);
+  if (engine.info().takes_prompt) metrics.stage_seconds.Observe(result.prompt_ms / 1e3, name, "prompt");
   metrics.stage_seconds.Observe(result.denoise_ms / 1e3, name, "denoise");
   metrics.stage_seconds.Observe(result.decode_ms / 1e3, name, "decode");
   metrics.stage_seconds.Observe(Seconds(encode_time), name, "encode");
@@ -245,6 +290,7 @@ Result<v1::PictureSummary> Generation::PaintOne(int picture) {
   summary.set_sha256(sha256);
   summary.set_latent_sha256(result.latent_sha256);
   summary.set_denoise_ms(result.denoise_ms);
+  summary.set_prompt_ms(result.prompt_ms);
   summary.set_decode_ms(result.decode_ms);
   summary.set_encode_ms(Ms(encode_time));
   return summary;

@@ -48,6 +48,10 @@ QuantRequest RequestFrom(const v1::QuantizationSpec& spec) {
   if (spec.has_samples_per_step()) r.samples_per_step = spec.samples_per_step();
   if (spec.has_seed()) r.seed = spec.seed();
   r.classes.assign(spec.classes().begin(), spec.classes().end());
+  r.prompts.assign(spec.prompts().begin(), spec.prompts().end());
+  if (spec.has_guidance()) r.guidance = spec.guidance();
+  if (spec.has_height()) r.height = spec.height();
+  if (spec.has_width()) r.width = spec.width();
   if (spec.has_max_iterations()) r.max_iterations = spec.max_iterations();
   if (spec.has_batch()) r.batch = spec.batch();
   if (spec.has_temporal_strategy()) r.temporal_strategy = spec.temporal_strategy();
@@ -76,6 +80,10 @@ v1::QuantizationSpec SpecMessage(const QuantSpec& spec) {
   m.set_samples_per_step(spec.samples_per_step);
   m.set_seed(spec.seed);
   for (const int64_t c : spec.classes) m.add_classes(c);
+  for (const std::string& prompt : spec.prompts) m.add_prompts(prompt);
+  m.set_guidance(spec.guidance);
+  m.set_height(spec.height);
+  m.set_width(spec.width);
   m.set_max_iterations(spec.max_iterations);
   m.set_batch(spec.batch);
   m.set_temporal_strategy(spec.temporal_strategy);
@@ -157,6 +165,9 @@ v1::ModelInfo InfoMessage(const EngineInfo& info) {
   m.set_height(info.height);
   m.set_width(info.width);
   m.set_classes(info.classes);
+  m.set_takes_prompt(info.takes_prompt);
+  m.set_default_guidance(info.guidance);
+  m.set_size_step(info.any_size ? info.size_step : 0);
   for (const std::string& name : info.class_names) m.add_class_names(name);
   for (const std::string& name : info.schedulers) m.add_schedulers(name);
   v1::Schedule& schedule = *m.mutable_default_schedule();
@@ -173,6 +184,7 @@ v1::LoadedModel LoadedMessage(const LoadedModel& model) {
   m.set_artifact(info.id);
   *m.mutable_info() = InfoMessage(info);
   m.set_weight_bytes(info.weight_bytes);
+  m.set_stage_bytes(info.stage_bytes);
   m.set_cache_bytes(info.cache_bytes);
   m.set_reference_bytes(info.reference_bytes);
   m.set_memory_bytes(info.memory_bytes());

@@ -20,18 +20,25 @@ Result<PaintedPairs> PaintPairs(const CallScope& scope, const Engine& engine, co
   PaintedPairs out;
   const int64_t classes = engine.info().classes;
   for (int64_t i = 0; i < count; ++i)
-    out.pairs.push_back({.seed = static_cast<uint64_t>(i),
-                         .class_label = classes > 0 ? std::optional<int64_t>(i % classes) : std::nullopt});
+    out.pairs.push_back(
+        {.seed = static_cast<uint64_t>(i),
+         .class_label = classes > 0 ? std::optional<int64_t>(i % classes) : std::nullopt,
+         .prompt = spec.prompts.empty() ? "" : spec.prompts[static_cast<size_t>(i) % spec.prompts.size()]});
   out.pictures.resize(static_cast<size_t>(count));
   std::vector<std::vector<double>> times(static_cast<size_t>(count));
   std::atomic<int64_t> done{0};
   const Status ran = lanes.ParallelFor(count, [&](int64_t i) -> Status {
     const PicturePair& pair = out.pairs[static_cast<size_t>(i)];
-    GenerationRequest request{.class_label = pair.class_label,
-                              .seed = pair.seed,
-                              .scheduler = spec.scheduler,
-                              .steps = spec.steps,
-                              .eta = spec.eta};
+    GenerationRequest request{.class_label = pair.class_label, .seed = pair.seed};
+    if (!pair.prompt.empty()) {
+      request.prompt = pair.prompt;
+      request.guidance = spec.guidance;
+    }
+    request.height = spec.height;
+    request.width = spec.width;
+    request.scheduler = spec.scheduler;
+    request.steps = spec.steps;
+    request.eta = spec.eta;
     TEMPERA_ASSIGN(const ResolvedGeneration resolved, engine.Resolve(request));
     TEMPERA_ASSIGN(GenerationResult result, engine.Generate(scope, resolved, {}));
     out.pictures[static_cast<size_t>(i)] = std::move(result.picture);

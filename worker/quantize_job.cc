@@ -13,6 +13,7 @@
 #include "quant/quantizer.h"
 #include "quant/weights.h"
 #include "report/report.h"
+#include "stages/stages.h"
 #include "worker/checkpoints.h"
 #include "worker/evaluate.h"
 
@@ -20,6 +21,9 @@ namespace tempera {
 namespace {
 
 constexpr char kToolVersion[] = "tempera 0.1.0";
+
+// Values of reconstruction held in memory; what is more lies in files of the job's folder.
+constexpr int64_t kValueBytes = int64_t{2} << 30;
 
 // Stages with their usual share of a method's time, for the progress bar alone.
 struct StageShare {
@@ -111,8 +115,34 @@ struct Job {
   const QuantizeJobInput& input;
   Lanes& lanes;
   const ModelFolder& folder;
+  const CalibrationPlan& plan;
   ProgressMeter& meter;
 };
+
+// Samples take classes and prompts in turn.
+Result<CalibrationPlan> MakePlan(const QuantSpec& spec, const ModelFolder& folder) {
+  nn::Params params(folder.network.weights, at::kCPU);
+  TEMPERA_ASSIGN(const auto network, BuildDenoiser(folder.network.config, folder.network.label, params));
+  TEMPERA_ASSIGN(const auto stages, Stages::Open(folder, network->info()));
+  CalibrationPlan plan{
+      .samples = spec.samples_per_step,
+      .latent = {stages->latent_channels(), spec.height / stages->factor(), spec.width / stages->factor()},
+      .on = {},
+      .rows_per_sample = 1,
+      .guidance = spec.guidance};
+  std::vector<nn::Conditioning> samples;
+  for (int64_t i = 0; i < plan.samples; ++i) {
+    const auto at_turn = [&](const auto& list) { return list[static_cast<size_t>(i) % list.size()]; };
+    Wish wish{.guidance = spec.guidance, .size = {spec.height, spec.width}};
+    if (!spec.prompts.empty()) wish.prompt = at_turn(spec.prompts);
+    if (!spec.classes.empty()) wish.class_label = at_turn(spec.classes);
+    TEMPERA_ASSIGN(Conditions conditions, stages->Encode(wish));
+    plan.rows_per_sample = conditions.rows;
+    samples.push_back(std::move(conditions.on));
+  }
+  plan.on = nn::Conditioning::Cat(samples);
+  return plan;
+}
 
 // Everything of one method: its quantizer with all stages done, and the tensors of its artifact.
 struct Quantized {
@@ -125,7 +155,8 @@ struct Quantized {
 Result<Quantized> QuantizeOne(const Job& job, const QuantSpec& spec, const Checkpoints& checkpoints) {
   Quantized out;
   const CallScope& scope = job.scope;
-  TEMPERA_ASSIGN(out.quantizer, Quantizer::Create(scope, job.folder, spec, job.lanes));
+  TEMPERA_ASSIGN(out.quantizer, Quantizer::Create(scope, job.folder, spec, job.plan,
+                                                  SpillStore(job.input.work_folder, kValueBytes), job.lanes));
   Quantizer& q = *out.quantizer;
   const auto units = [&](const std::string& unit, int64_t done, int64_t total) {
     job.meter.Unit(unit, done, total);
@@ -204,11 +235,13 @@ Result<Manifest> DescribeArtifact(const Job& job, const QuantSpec& spec, const Q
                    .ToJson();
   const bool cached = FindMethod(spec.method)->temporal_apart;
   ArtifactModel model{.name = job.folder.name,
-                      .pipeline = job.folder.pipeline,
+                      .pipeline = job.folder.pipeline->class_name,
                       .family = q.quantizer->network().info().family,
-                      .network_label = job.folder.network_label,
-                      .network_config = job.folder.network_config,
+                      .network_label = job.folder.network.label,
+                      .network_config = job.folder.network.config,
+                      .index = job.folder.index,
                       .class_names = job.folder.class_names,
+                      .latent = job.plan.latent,
                       .temporal_bits = cached ? spec.activation_bits : 0,
                       .dropped_parameters = {}};
   if (q.quantizer->time_layers_dropped()) model.dropped_parameters = q.quantizer->trace().parameters;
@@ -224,8 +257,15 @@ Result<Json> Baseline(const Job& job, const Quantized& q, const std::filesystem:
   const Denoiser& network = q.quantizer->network();
   const Scheduler& scheduler = q.quantizer->scheduler();
   TEMPERA_ASSIGN(const auto source, WeightSource::OpenFile(folder / kReferenceFile, kReferenceFile));
-  TEMPERA_ASSIGN(const FeatureTable reference, ImportReference(job.scope, job.folder.network_config, network,
-                                                               scheduler.timesteps(), source));
+  FeatureTable reference;
+  if (q.quantizer->trace().temporal_class == TemporalClass::kC) {
+    TEMPERA_ASSIGN(const auto layers, BuildReferenceLayers(job.folder.network.config, network, source));
+    TEMPERA_ASSIGN(reference, ComputeFeatures(job.scope, *layers, scheduler.timesteps(),
+                                              q.quantizer->conditions(), nullptr));
+  } else {
+    TEMPERA_ASSIGN(reference, ImportReference(job.scope, job.folder.network.config, network,
+                                              scheduler.timesteps(), source));
+  }
   struct Ratios {
     double sum = 0, low = 0, high = 0;
     int64_t count = 0;
@@ -351,6 +391,11 @@ Result<QuantizeJobOutput> Run(const Job& job) {
     TEMPERA_ASSIGN(manifest.baseline, Baseline(job, q, to));
     for (const char* name : {kWeightsFile, kTablesFile, kReferenceFile})
       TEMPERA_TRY(AddFile(manifest, to, name));
+    for (const std::string& name : StageFiles(job.folder)) {
+      TEMPERA_TRY(MakeFolders((to / name).parent_path(), name));
+      TEMPERA_TRY(CopyFile(job.folder.path / name, to / name, name));
+      TEMPERA_TRY(AddFile(manifest, to, name));
+    }
     return q;
   };
 
@@ -365,16 +410,15 @@ Result<QuantizeJobOutput> Run(const Job& job) {
   evaluation.model = {.name = job.folder.name,
                       .sha256 = model_digest,
                       .family = network.info().family,
-                      .pipeline = job.folder.pipeline,
-                      .channels = network.info().out_channels,
-                      .height = network.info().height,
-                      .width = network.info().width,
+                      .pipeline = job.folder.pipeline->class_name,
+                      .channels = full->info().channels,
+                      .height = spec.height,
+                      .width = spec.width,
                       .classes = job.folder.class_names};
-  for (int64_t c = 0; evaluation.model.classes.empty() && c < network.info().classes; ++c)
-    evaluation.model.classes.push_back(Cat(c));
-  if (static_cast<int64_t>(evaluation.model.classes.size()) != network.info().classes) {
+  const int64_t classes = full->info().classes;
+  if (static_cast<int64_t>(evaluation.model.classes.size()) != classes) {
     evaluation.model.classes.clear();
-    for (int64_t c = 0; c < network.info().classes; ++c) evaluation.model.classes.push_back(Cat(c));
+    for (int64_t c = 0; c < classes; ++c) evaluation.model.classes.push_back(Cat(c));
   }
   evaluation.schedule = {.scheduler = spec.scheduler,
                          .spacing = spec.spacing,
@@ -397,12 +441,12 @@ Result<QuantizeJobOutput> Run(const Job& job) {
   evaluation.bytes = CountBytes(network, own.weights, own.tables, own.reference);
 
   TEMPERA_ASSIGN(const auto features, FeatureExtractor::Open(job.input.model_folder));
-  const bool fits = features != nullptr && features->info().classes == network.info().classes;
+  const bool fits = features != nullptr && features->info().classes == classes;
   const std::string why_none = features == nullptr ? "the model's folder ships no feature network"
                                                    : "the feature network has other classes than the model";
   const FeatureExtractor* scorer = fits ? features.get() : nullptr;
   // Networks that paint what is no picture are quantized all the same; there is nothing to look at then.
-  const int64_t channels = network.info().out_channels;
+  const int64_t channels = full->info().channels;
   const int64_t count = channels == 1 || channels == 3 || channels == 4 ? spec.evaluation_pictures : 0;
 
   job.meter.Stage("evaluate");
@@ -515,7 +559,10 @@ Result<QuantizeJobOutput> RunQuantizeJob(const CallScope& scope, const QuantizeJ
   return nn::TorchEdge("quantize job", [&]() -> Result<QuantizeJobOutput> {
     TEMPERA_ASSIGN(const ModelFolder folder, OpenModelFolder(input.model_folder));
     ProgressMeter meter(progress, 1 + static_cast<int64_t>(input.spec.compare.size()));
-    return Run({.scope = scope, .input = input, .lanes = lanes, .folder = folder, .meter = meter});
+    const at::NoGradGuard guard;
+    TEMPERA_ASSIGN(const CalibrationPlan plan, MakePlan(input.spec, folder));
+    return Run(
+        {.scope = scope, .input = input, .lanes = lanes, .folder = folder, .plan = plan, .meter = meter});
   });
 }
 

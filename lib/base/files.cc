@@ -157,6 +157,12 @@ Status WriteFileAtomic(const fs::path& path, std::string_view bytes, std::string
   return OkStatus();
 }
 
+Status CopyFile(const fs::path& from, const fs::path& to, std::string_view label) {
+  std::error_code error;
+  fs::copy_file(from, to, fs::copy_options::overwrite_existing, error);
+  return error ? FileError(error.value(), "copy", label) : OkStatus();
+}
+
 Status MakeFolders(const fs::path& path, std::string_view label) {
   std::error_code error;
   fs::create_directories(path, error);

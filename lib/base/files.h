@@ -58,6 +58,8 @@ Result<std::string> ReadFile(const std::filesystem::path& path, std::string_view
 Status WriteFileAtomic(const std::filesystem::path& path, std::string_view bytes, std::string_view label);
 
 Status MakeFolders(const std::filesystem::path& path, std::string_view label);
+// The bytes of `from` in the file `to`, replaced if it is there.
+Status CopyFile(const std::filesystem::path& from, const std::filesystem::path& to, std::string_view label);
 
 // Maps an errno of a file operation to a Status that names `label`.
 Status FileError(int error, std::string_view action, std::string_view label);

@@ -2,10 +2,7 @@
 
 #include <ATen/Functions.h>
 
-#include "base/files.h"
-
 namespace tempera {
-namespace fs = std::filesystem;
 
 extern const ModelFamily kUnetFamily;           // unet.cc
 extern const ModelFamily kUnetConditionFamily;  // unet_condition.cc
@@ -52,58 +49,6 @@ Result<std::unique_ptr<Denoiser>> BuildDenoiser(const Json& config, const std::s
   }
   return InvalidArgument(label, ": _class_name is not supported, got \"", class_name, "\", want one of ",
                          known);
-}
-
-namespace {
-
-constexpr uint64_t kConfigLimit = 16 << 20;
-
-Result<Json> ReadConfig(const fs::path& folder, const std::string& label) {
-  TEMPERA_ASSIGN(const std::string text, ReadFile(folder / label, label, kConfigLimit));
-  TEMPERA_ASSIGN(Json json, ParseJson(text, label));
-  if (!json.is_object()) return InvalidArgument(label, ": want a JSON object");
-  return json;
-}
-
-// "Pipeline classes that paint from a network and a scheduler alone."
-constexpr const char* kPipelines[] = {"DDPMPipeline", "DDIMPipeline"};
-
-}  // namespace
-
-Result<std::string> ModelFolder::Digest() const {
-  TEMPERA_ASSIGN(const std::string weights_digest, weights->Digest());
-  return Sha256Hex(Cat(pipeline, "\n", CanonicalJson(network_config), "\n", CanonicalJson(scheduler_config),
-                       "\n", weights_digest));
-}
-
-Result<ModelFolder> OpenModelFolder(const fs::path& path) {
-  ModelFolder folder;
-  folder.path = path;
-  folder.name = path.filename().string();
-  TEMPERA_ASSIGN(const Json index, ReadConfig(path, "model_index.json"));
-  const auto name = index.find("_class_name");
-  folder.pipeline = name != index.end() && name->is_string() ? name->get<std::string>() : "";
-  if (std::find(std::begin(kPipelines), std::end(kPipelines), folder.pipeline) == std::end(kPipelines))
-    return InvalidArgument("model_index.json: _class_name is not supported, got \"", folder.pipeline,
-                           "\", want DDPMPipeline or DDIMPipeline");
-  for (const auto& [key, value] : index.items()) {
-    if (key.starts_with("_") || key == "unet" || key == "scheduler") continue;
-    if (!value.is_null())
-      return InvalidArgument("model_index.json: component \"", key, "\" is not supported");
-  }
-  folder.network_label = "unet/config.json";
-  TEMPERA_ASSIGN(folder.network_config, ReadConfig(path, folder.network_label));
-  TEMPERA_ASSIGN(folder.scheduler_config, ReadConfig(path, "scheduler/scheduler_config.json"));
-  if (fs::exists(path / "labels.json")) {
-    TEMPERA_ASSIGN(const std::string text, ReadFile(path / "labels.json", "labels.json", kConfigLimit));
-    TEMPERA_ASSIGN(const Json labels, ParseJson(text, "labels.json"));
-    const Json wrapped{{"labels", labels}};
-    Fields fields(wrapped, "labels.json");
-    fields.Need("labels", folder.class_names);
-    TEMPERA_TRY(fields.Finish());
-  }
-  TEMPERA_ASSIGN(folder.weights, WeightSource::Open(path / "unet", "diffusion_pytorch_model", "unet"));
-  return folder;
 }
 
 }  // namespace tempera

@@ -4,7 +4,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
@@ -86,21 +85,5 @@ const std::vector<ModelFamily>& Families();
 // names field or tensor.
 Result<std::unique_ptr<Denoiser>> BuildDenoiser(const Json& config, const std::string& label,
                                                 nn::Params& params);
-
-// A diffusers folder, read: model_index.json, the network's configuration and the scheduler's; weights are
-// mapped, not yet read. Errors name files relative to the folder.
-struct ModelFolder {
-  std::filesystem::path path;
-  std::string name;      // last component of the path
-  std::string pipeline;  // "_class_name" of model_index.json: "DDPMPipeline", "DDIMPipeline"
-  Json network_config;
-  std::string network_label;  // "unet/config.json"
-  Json scheduler_config;
-  std::vector<std::string> class_names;  // from labels.json beside model_index.json, if there is one
-  std::shared_ptr<const WeightSource> weights;
-  // Of the network's and scheduler's configurations and the weights' bytes.
-  Result<std::string> Digest() const;
-};
-Result<ModelFolder> OpenModelFolder(const std::filesystem::path& path);
 
 }  // namespace tempera

@@ -48,9 +48,11 @@ struct Conditioning {
   at::Tensor sizes;     // [B, 6] f32: original height and width, crop top and left, target height and width
   at::Tensor guidance;  // [B, G] f32, the embedded guidance scale of a model distilled with it
 
-  bool empty() const;
+  int64_t rows() const;  // 0: every tensor is undefined
   // The rows `index`, in that order: [n] i64 on the CPU.
   Conditioning Rows(const at::Tensor& index) const;
+  // The rows of all, one after the other. REQUIRES: the same inputs in each.
+  static Conditioning Cat(const std::vector<Conditioning>& all);
 };
 
 // One pass over a batch; rows may be at different steps.

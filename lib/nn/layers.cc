@@ -41,7 +41,7 @@ Slot* Builder::Conv(const std::string& name, Role role, int64_t in, int64_t out,
   slot.stride = stride;
   slot.pad = pad;
   const int64_t fan_in = in * kernel * kernel;
-  slot.weight = params_.Take(name + ".weight", {out, in, kernel, kernel}, Params::Init::kUniform, fan_in);
+  slot.weight = params_.TakeWeight(name + ".weight", {out, in, kernel, kernel}, fan_in);
   if (bias) slot.bias = params_.Take(name + ".bias", {out}, Params::Init::kUniform, fan_in);
   return Add(std::move(slot), split);
 }
@@ -53,7 +53,7 @@ Slot* Builder::Linear(const std::string& name, Role role, int64_t in, int64_t ou
   slot.linear = true;
   slot.out_channels = out;
   slot.in_channels = in;
-  slot.weight = params_.Take(name + ".weight", {out, in}, Params::Init::kUniform, in);
+  slot.weight = params_.TakeWeight(name + ".weight", {out, in}, in);
   if (bias) slot.bias = params_.Take(name + ".bias", {out}, Params::Init::kUniform, in);
   return Add(std::move(slot), 0);
 }

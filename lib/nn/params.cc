@@ -70,7 +70,11 @@ TensorOut ToTensorOut(std::string name, const at::Tensor& tensor) {
 }
 
 Params::Params(std::shared_ptr<const WeightSource> source, at::Device device)
-    : source_(std::move(source)), device_(device) {}
+    : source_(std::move(source)), device_(device) {
+  int64_t bytes = 0;
+  for (const auto& [name, view] : source_->tensors()) bytes += static_cast<int64_t>(view.bytes.size());
+  large_ = bytes > kWideBytes;
+}
 
 Params::Params(uint64_t seed, at::Device device)
     : device_(device), generator_(at::detail::createCPUGenerator(seed)) {}
@@ -90,6 +94,15 @@ void Params::Fail(Status status) {
 }
 
 at::Tensor Params::Take(const std::string& name, const Shape& shape, Init init, int64_t fan_in) {
+  return TakeAs(name, shape, init, fan_in, true);
+}
+
+at::Tensor Params::TakeWeight(const std::string& name, const Shape& shape, int64_t fan_in) {
+  return TakeAs(name, shape, Init::kUniform, fan_in, !large_);
+}
+
+at::Tensor Params::TakeAs(const std::string& name, const Shape& shape, Init init, int64_t fan_in,
+                          bool widen) {
   if (!status_.ok() || (absent_ && absent_(name))) return {};
   at::Tensor tensor;
   if (fresh()) {
@@ -129,7 +142,8 @@ at::Tensor Params::Take(const std::string& name, const Shape& shape, Init init, 
       Fail(InvalidArgument(object, ": got ", DtypeName(view.dtype), ", want F32, F16 or BF16"));
       return {};
     }
-    tensor = ToTensor(view).to(device_, at::kFloat);
+    tensor = ToTensor(view).to(device_);
+    if (widen) tensor = tensor.to(at::kFloat);
     if (!at::isfinite(tensor).all().item<bool>()) {
       Fail(InvalidArgument(object, ": holds a NaN or an infinity, want finite numbers"));
       return {};

@@ -21,8 +21,9 @@ namespace tempera::nn {
 // Thread-compatible.
 class Params {
  public:
-  // From a checkpoint. f32 is mapped without a copy, f16 and bf16 are widened to f32. A missing tensor, a
-  // wrong shape, a type that is no float, a NaN or an infinity is InvalidArgument naming file and tensor.
+  // From a checkpoint. f32 is mapped without a copy, f16 and bf16 are widened to f32; the weights of layers
+  // in a checkpoint of more than kWideBytes stay as they are, mapped. A missing tensor, a wrong shape, a type
+  // that is no float, a NaN or an infinity is InvalidArgument naming file and tensor.
   Params(std::shared_ptr<const WeightSource> source, at::Device device);
   // Fresh parameters for training: PyTorch's default initialisation from `seed`; every tensor requires
   // gradients.
@@ -32,6 +33,9 @@ class Params {
   enum class Init { kUniform, kOnes, kZeros, kNormal };
   at::Tensor Take(const std::string& name, const Shape& shape, Init init = Init::kUniform,
                   int64_t fan_in = 0);
+  // The same for the weight of a layer, which may stay in the checkpoint's type.
+  at::Tensor TakeWeight(const std::string& name, const Shape& shape, int64_t fan_in);
+  static constexpr int64_t kWideBytes = int64_t{512} << 20;
   // The first of `names` that the checkpoint has; the first when it has none or the parameters are fresh.
   std::string FirstOf(std::initializer_list<std::string> names) const;
   bool Has(const std::string& name) const;
@@ -52,7 +56,10 @@ class Params {
   const WeightSource* source() const { return source_.get(); }
 
  private:
+  at::Tensor TakeAs(const std::string& name, const Shape& shape, Init init, int64_t fan_in, bool widen);
+
   std::shared_ptr<const WeightSource> source_;
+  bool large_ = false;  // its layers' weights stay in their type
   at::Device device_;
   std::function<bool(const std::string&)> absent_;
   std::map<std::string, at::Tensor> taken_;

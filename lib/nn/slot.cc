@@ -48,9 +48,11 @@ const Range& Slot::RangeAt(const SlotPart& part, int64_t step) const {
   return part.ranges[static_cast<size_t>(step)];
 }
 
+at::Tensor Slot::FloatWeight() const { return weight.to(at::kFloat); }
+
 at::Tensor Slot::EqualizedWeight() const {
-  if (!gain.defined()) return weight;
-  return weight / (linear ? gain : gain.view({1, -1, 1, 1}));
+  if (!gain.defined()) return FloatWeight();
+  return FloatWeight() / (linear ? gain : gain.view({1, -1, 1, 1}));
 }
 
 namespace {
@@ -143,13 +145,14 @@ at::Tensor Run(const Slot& slot, ForwardContext& ctx, const at::Tensor& x) {
   if (slot.temporal_index >= 0 || slot.role == Role::kTime || slot.role == Role::kTimeFirst)
     ctx.temporal_macs += x.numel() / slot.in_channels * slot.k() * slot.out_channels;
   if (slot.state == State::kFloat || slot.weight_bits == 0) {
-    y = Apply(slot, x, slot.weight);
+    y = Apply(slot, x, slot.FloatWeight());
   } else if (slot.state == State::kInteger && slot.activation_bits > 0) {
     y = RunInteger(slot, ctx, x);
   } else if (slot.state == State::kInteger) {
     y = Apply(slot, x, Dequantize(slot));  // weight-only: the codes stay packed in memory
   } else {
-    y = Apply(slot, QuantizedInput(slot, ctx, x), slot.simulated);
+    y = Apply(slot, QuantizedInput(slot, ctx, x),
+              slot.simulated.defined() ? slot.simulated : Dequantize(slot));
   }
   if (ctx.listener != nullptr) ctx.listener->OnSlot(slot, x, y);
   return y;

@@ -66,7 +66,9 @@ struct Slot {
   bool linear = false;
   int64_t out_channels = 0, in_channels = 0, kh = 1, kw = 1, stride = 1;
   std::array<int64_t, 4> pad{};  // top, left, bottom, right
-  at::Tensor weight, bias;       // f32; weight is undefined once packed, both once dropped
+  at::Tensor weight;  // f32, or f16 or bf16 of a large model, widened where it is used; undefined once packed
+                      // or dropped
+  at::Tensor bias;    // f32; undefined once dropped
 
   State state = State::kFloat;
   int weight_bits = 0;          // 0: float
@@ -80,11 +82,13 @@ struct Slot {
   // Each row's range is taken from the row itself: for inputs that no norm has brought to scale. The ranges
   // of the parts are then those that calibration saw, for people to read.
   bool dynamic = false;
-  at::Tensor simulated;     // kSimulate: the weight that runs, f32, may require gradients
+  // kSimulate: the weight that runs, f32, may require gradients; undefined: what the codes stand for.
+  at::Tensor simulated;
   int temporal_index = -1;  // >= 0: this layer's output is temporal feature i
 
   int64_t k() const { return in_channels * kh * kw; }
   bool quantized() const { return weight_bits > 0 || (role == Role::kMatmul && activation_bits > 0); }
+  at::Tensor FloatWeight() const;  // in f32
   const Range& RangeAt(const SlotPart& part, int64_t step) const;
   // weight / gain: what the codes stand for. REQUIRES: not packed.
   at::Tensor EqualizedWeight() const;

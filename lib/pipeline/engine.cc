@@ -11,9 +11,12 @@
 #include "base/files.h"
 #include "kernels/kernels.h"
 #include "models/family.h"
+#include "models/folder.h"
 #include "nn/slot_io.h"
 #include "pipeline/load.h"
 #include "schedulers/scheduler.h"
+#include "stages/guidance.h"
+#include "stages/stages.h"
 #include "tib/features_io.h"
 #include "tib/trace.h"
 
@@ -38,12 +41,17 @@ class NetworkEngine final : public Engine {
  public:
   EngineInfo info_;
   std::unique_ptr<Denoiser> network_;
+  std::unique_ptr<Stages> stages_;
   Json scheduler_config_;
   // An artifact's only schedule, with its cache and, where the metric is on, the exact features.
   std::shared_ptr<const Scheduler> schedule_;
   int artifact_steps_ = 0;
   FeatureCache cache_;
   std::optional<FeatureTable> reference_;
+  // Where time depends on the prompt both are made for each request, from the layers and from these.
+  bool features_of_request_ = false;
+  int temporal_bits_ = 0;
+  std::unique_ptr<Denoiser> reference_layers_;
   std::vector<std::string> group_of_feature_;
   mutable std::atomic<int64_t> temporal_macs_{0};
 
@@ -60,16 +68,27 @@ class NetworkEngine final : public Engine {
     return CreateScheduler(
         {.config = scheduler_config_, .name = r.scheduler, .steps = r.steps, .eta = r.eta});
   }
+  Status ResolveWish(const GenerationRequest& request, Wish& wish) const;
   std::vector<FeatureError> StepErrors(const ServingSource& source, double timestep, int64_t train,
                                        double* total) const;
 };
 
-Result<ResolvedGeneration> NetworkEngine::Resolve(const GenerationRequest& request) const {
-  ResolvedGeneration r;
-  r.seed = request.seed;
-  if (request.preview_interval < 0)
-    return InvalidArgument("preview_interval: got ", request.preview_interval, ", want 0 or more");
-  r.preview_interval = request.preview_interval;
+// A prompt's text that the model has no use for is refused, so that nobody takes it for heeded.
+Status RefuseText(const EngineInfo& info, const GenerationRequest& r) {
+  for (const auto& [field, set] :
+       {std::pair("prompt", r.prompt.has_value()), std::pair("prompt_2", r.prompt_2.has_value()),
+        std::pair("negative_prompt", r.negative_prompt.has_value()),
+        std::pair("negative_prompt_2", r.negative_prompt_2.has_value()),
+        std::pair("clip_skip", r.clip_skip != 0), std::pair("long_prompt", r.long_prompt),
+        std::pair("original_size", r.original_size.has_value()), std::pair("crop", r.crop.has_value()),
+        std::pair("target_size", r.target_size.has_value())})
+    if (set) return InvalidArgument(field, ": is given, but ", info.name, " takes no prompt, want none");
+  return OkStatus();
+}
+
+constexpr int64_t kMaxSide = 16384;
+
+Status NetworkEngine::ResolveWish(const GenerationRequest& request, Wish& wish) const {
   if (info_.classes > 0) {
     std::string named;
     for (size_t i = 0; i < info_.class_names.size() && i < 32; ++i)
@@ -81,16 +100,59 @@ Result<ResolvedGeneration> NetworkEngine::Resolve(const GenerationRequest& reque
     if (*request.class_label < 0 || *request.class_label >= info_.classes)
       return InvalidArgument("class_label: got ", *request.class_label, ", want 0 to ", info_.classes - 1,
                              named);
-    r.class_label = *request.class_label;
+    wish.class_label = request.class_label;
   } else if (request.class_label) {
     return InvalidArgument("class_label: got ", *request.class_label, ", but ", info_.name,
-                           " is unconditional, want none");
+                           info_.takes_prompt ? " takes a prompt" : " is unconditional", ", want none");
   }
+  if (info_.takes_prompt) {
+    if (!request.prompt) return InvalidArgument("prompt: is missing, ", info_.name, " paints from a prompt");
+    wish.prompt = *request.prompt;
+    wish.prompt_2 = request.prompt_2;
+    wish.negative = request.negative_prompt;
+    wish.negative_2 = request.negative_prompt_2;
+    wish.clip_skip = request.clip_skip;
+    wish.long_prompt = request.long_prompt;
+    wish.original_size = request.original_size;
+    wish.crop = request.crop;
+    wish.target_size = request.target_size;
+  } else {
+    TEMPERA_TRY(RefuseText(info_, request));
+  }
+  wish.guidance = request.guidance.value_or(info_.guidance);
+  if (!(std::isfinite(wish.guidance) && wish.guidance >= 0 && wish.guidance <= 1000))
+    return InvalidArgument("guidance: got ", wish.guidance, ", want 0 to 1000");
+  if (info_.guidance == 1 && request.guidance && *request.guidance != 1)
+    return InvalidArgument("guidance: got ", *request.guidance, ", but ", info_.name,
+                           " has nothing to be guided by, want none");
+  if (!(request.guidance_rescale >= 0 && request.guidance_rescale <= 1))
+    return InvalidArgument("guidance_rescale: got ", request.guidance_rescale, ", want 0 to 1");
+  wish.size = {request.height.value_or(info_.height), request.width.value_or(info_.width)};
+  for (const auto& [field, side, own] :
+       {std::tuple("height", wish.size[0], info_.height), std::tuple("width", wish.size[1], info_.width)}) {
+    if (side == own && own > 0) continue;
+    if (own == 0 && side == 0)
+      return InvalidArgument(field, ": is missing, ", info_.name, ": unet/config.json names no sample_size");
+    if (!info_.any_size) return InvalidArgument(field, ": got ", side, ", ", info_.name, " paints ", own);
+    if (side < info_.size_step || side > kMaxSide || side % info_.size_step != 0)
+      return InvalidArgument(field, ": got ", side, ", want a multiple of ", info_.size_step, " up to ",
+                             kMaxSide);
+  }
+  return OkStatus();
+}
+
+Result<ResolvedGeneration> NetworkEngine::Resolve(const GenerationRequest& request) const {
+  ResolvedGeneration r;
+  r.seed = request.seed;
+  if (request.preview_interval < 0)
+    return InvalidArgument("preview_interval: got ", request.preview_interval, ", want 0 or more");
+  r.preview_interval = request.preview_interval;
+  TEMPERA_TRY(ResolveWish(request, r.wish));
+  TEMPERA_ASSIGN(r.warnings, stages_->Check(r.wish));
+  r.guidance_rescale = request.guidance_rescale;
   if (info_.channels != 1 && info_.channels != 3 && info_.channels != 4)
     return FailedPrecondition("model ", info_.name, ": paints ", info_.channels,
                               " channels, a picture has 1, 3 or 4");
-  if (info_.height == 0)
-    return FailedPrecondition("model ", info_.name, ": unet/config.json: sample_size is missing");
   if (info_.is_artifact) {
     if (request.scheduler && *request.scheduler != info_.scheduler)
       return InvalidArgument("scheduler: got \"", *request.scheduler, "\", artifact ", info_.id.substr(0, 12),
@@ -146,24 +208,53 @@ Result<GenerationResult> NetworkEngine::Generate(const CallScope& scope, const R
     TEMPERA_ASSIGN(const std::shared_ptr<const Scheduler> scheduler, SchedulerFor(request));
     const auto& timesteps = scheduler->timesteps();
     GenerationResult result;
+    TEMPERA_ASSIGN(const Conditions conditions, stages_->Encode(request.wish));
+    const FeatureCache* cache = &cache_;
+    const FeatureTable* reference = reference_ ? &*reference_ : nullptr;
+    std::optional<FeatureCache> own_cache;
+    std::optional<FeatureTable> own_reference;
+    if (features_of_request_) {
+      // All steps in one product for each layer.
+      TEMPERA_ASSIGN(const FeatureTable features,
+                     ComputeFeatures(scope, *network_, timesteps, conditions.on, nullptr));
+      cache = &own_cache.emplace(BuildCache(features, temporal_bits_, CacheRounding::kMinMax));
+      if (reference_layers_) {
+        TEMPERA_ASSIGN(own_reference,
+                       ComputeFeatures(scope, *reference_layers_, timesteps, conditions.on, nullptr));
+        reference = &*own_reference;
+      }
+    }
+    std::vector<int64_t> condition;  // columns of the tables of features
+    if (features_of_request_)
+      for (int64_t row = 0; row < conditions.rows; ++row) condition.push_back(row);
+    else if (conditions.on.label.defined())
+      condition = {*request.wish.class_label};
+    result.prompt_ms = Milliseconds(begin);
+
+    const auto denoise_begin = std::chrono::steady_clock::now();
     NoiseSource noise(request.seed);
     SamplerState state;
-    at::Tensor x = noise.Randn({1, info_.channels, info_.height, info_.width}).to(network_->device()) *
+    const int64_t factor = stages_->factor();
+    at::Tensor x = noise
+                       .Randn({1, stages_->latent_channels(), request.wish.size[0] / factor,
+                               request.wish.size[1] / factor})
+                       .to(network_->device()) *
                    scheduler->init_noise_sigma();
     for (size_t k = 0; k < timesteps.size(); ++k) {
       TEMPERA_TRY(scope.Check());
       const auto step_begin = std::chrono::steady_clock::now();
       nn::ForwardContext ctx;
-      ctx.step = {static_cast<int64_t>(k)};
-      ctx.timestep = at::tensor({static_cast<float>(timesteps[k])}).to(network_->device());
-      if (request.class_label >= 0) {
-        ctx.condition = {request.class_label};
-        ctx.on.label = at::tensor({request.class_label}, at::kLong).to(network_->device());
-      }
+      ctx.step.assign(static_cast<size_t>(conditions.rows), static_cast<int64_t>(k));
+      ctx.timestep = at::full({conditions.rows}, timesteps[k], at::kFloat).to(network_->device());
+      ctx.on = conditions.on;
+      ctx.condition = condition;
       std::optional<ServingSource> source;
-      if (info_.is_artifact) ctx.features = &source.emplace(cache_, reference_ ? &*reference_ : nullptr);
-      const at::Tensor output = network_->Forward(ctx, scheduler->ScaleInput(x, static_cast<int64_t>(k)));
+      if (info_.is_artifact) ctx.features = &source.emplace(*cache, reference);
+      const at::Tensor seen = scheduler->ScaleInput(x, static_cast<int64_t>(k));
+      at::Tensor output =
+          network_->Forward(ctx, conditions.rows == 1 ? seen : seen.expand({conditions.rows, -1, -1, -1}));
       temporal_macs_ += ctx.temporal_macs;
+      if (conditions.rows == 2) output = Guide(output, request.wish.guidance, request.guidance_rescale);
       x = scheduler->Step(output, static_cast<int64_t>(k), x, noise, state);
       if (!at::isfinite(x).all().item<bool>())
         return Internal("generation: step ", k, " gave numbers that are not finite");
@@ -173,7 +264,7 @@ Result<GenerationResult> NetworkEngine::Generate(const CallScope& scope, const R
                       .milliseconds = 0,
                       .temporal_feature_error = {},
                       .errors = {}};
-      if (source && reference_) {
+      if (source && reference != nullptr) {
         double total = 0;
         event.errors = StepErrors(*source, timesteps[k], scheduler->train_timesteps(), &total);
         event.temporal_feature_error = total;
@@ -182,14 +273,14 @@ Result<GenerationResult> NetworkEngine::Generate(const CallScope& scope, const R
       if (events.on_step) events.on_step(event);
       if (events.on_preview && request.preview_interval > 0 &&
           (k + 1) % static_cast<size_t>(request.preview_interval) == 0 && k + 1 < timesteps.size())
-        events.on_preview(event, ToPicture(x[0]));
+        events.on_preview(event, ToPicture(stages_->Decode(x)[0]));
       result.steps.push_back(std::move(event));
     }
-    result.denoise_ms = Milliseconds(begin);
+    result.denoise_ms = Milliseconds(denoise_begin);
     const auto decode_begin = std::chrono::steady_clock::now();
     const at::Tensor latent = x[0].cpu().contiguous();
     result.latent_sha256 = Sha256Hex({static_cast<const char*>(latent.const_data_ptr()), latent.nbytes()});
-    result.picture = ToPicture(latent);
+    result.picture = ToPicture(stages_->Decode(latent.unsqueeze(0))[0]);
     result.decode_ms = Milliseconds(decode_begin);
     return result;
   });
@@ -209,13 +300,21 @@ bool NetworkEngine::CorruptCacheForTest(int64_t entry) const {
   return false;
 }
 
-void FillGeometry(const Denoiser& network, EngineInfo& info) {
-  info.channels = network.info().in_channels;
-  info.height = network.info().height;
-  info.width = network.info().width;
-  info.classes = network.info().classes;
+// `latent`: height and width of the latent that the network is made for, or was calibrated on.
+void FillGeometry(const Denoiser& network, const Stages& stages, const PipelineRow& pipeline,
+                  std::array<int64_t, 2> latent, EngineInfo& info) {
+  info.pipeline = pipeline.class_name;
   info.family = network.info().family;
+  info.channels = stages.image_channels();
+  info.size_step = stages.factor();
+  info.any_size = pipeline.kind != PipelineKind::kPixel;
+  info.height = latent[0] * stages.factor();
+  info.width = latent[1] * stages.factor();
+  info.takes_prompt = stages.takes_prompt();
+  info.guidance = pipeline.guidance;
+  info.classes = stages.classes();
   info.weight_bytes = network.resident_bytes();
+  info.stage_bytes = stages.bytes();
 }
 
 }  // namespace
@@ -231,16 +330,17 @@ Result<std::shared_ptr<const Engine>> Engine::LoadModel(const CallScope& scope,
   TEMPERA_TRY(scope.Check());
   TEMPERA_ASSIGN(const ModelFolder folder, OpenModelFolder(path));
   auto engine = std::make_shared<NetworkEngine>();
-  nn::Params params(folder.weights, at::kCPU);
-  TEMPERA_ASSIGN(engine->network_, BuildDenoiser(folder.network_config, folder.network_label, params));
+  nn::Params params(folder.network.weights, at::kCPU);
+  TEMPERA_ASSIGN(engine->network_, BuildDenoiser(folder.network.config, folder.network.label, params));
   engine->scheduler_config_ = folder.scheduler_config;
   TEMPERA_ASSIGN(const auto scheduler, CreateScheduler({.config = folder.scheduler_config}));
   EngineInfo& info = engine->info_;
   info.name = folder.name;
-  info.pipeline = folder.pipeline;
   info.class_names = folder.class_names;
   TEMPERA_ASSIGN(info.source_sha256, folder.Digest());
-  FillGeometry(*engine->network_, info);
+  TEMPERA_ASSIGN(engine->stages_, Stages::Open(folder, engine->network_->info()));
+  const DenoiserInfo& network = engine->network_->info();
+  FillGeometry(*engine->network_, *engine->stages_, *folder.pipeline, {network.height, network.width}, info);
   if (!info.class_names.empty() && static_cast<int64_t>(info.class_names.size()) != info.classes)
     return InvalidArgument("labels.json: got ", info.class_names.size(), " names, want ", info.classes);
   info.scheduler = scheduler->name();
@@ -327,6 +427,9 @@ Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope,
     }
     for (size_t i = 0; i < network.temporal_slots().size(); ++i)
       network.temporal_slots()[i]->temporal_index = static_cast<int>(i);
+    engine->features_of_request_ = model.temporal_bits > 0 && network.info().added_width > 0;
+    engine->temporal_bits_ = model.temporal_bits;
+    if (engine->features_of_request_) return OkStatus();
     if (model.temporal_bits > 0) {
       TEMPERA_ASSIGN(engine->cache_, ImportCache(network, model.temporal_bits, steps, finder(tables)));
     } else {
@@ -351,9 +454,10 @@ Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope,
   info.id = id;
   info.name = model.name;
   info.source_sha256 = manifest.source_sha256;
-  info.pipeline = model.pipeline;
   info.class_names = model.class_names;
-  FillGeometry(network, info);
+  TEMPERA_ASSIGN(const ModelFolder parts, OpenStages(folder, model.index));
+  TEMPERA_ASSIGN(engine->stages_, Stages::Open(parts, network.info()));
+  FillGeometry(network, *engine->stages_, *parts.pipeline, {model.latent[1], model.latent[2]}, info);
   info.scheduler = schedule.scheduler;
   info.steps = schedule.steps;
   info.eta = engine->schedule_->eta();
@@ -367,10 +471,16 @@ Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope,
   }
   if (options.metric && manifest.files.contains(kReferenceFile)) {
     TEMPERA_ASSIGN(const auto reference, WeightSource::OpenFile(folder / kReferenceFile, kReferenceFile));
-    TEMPERA_ASSIGN(engine->reference_,
-                   ImportReference(scope, model.network_config, network, schedule.timesteps, reference));
-    for (const at::Tensor& f : engine->reference_->features)
-      info.reference_bytes += static_cast<int64_t>(f.nbytes());
+    if (engine->features_of_request_) {
+      TEMPERA_ASSIGN(engine->reference_layers_,
+                     BuildReferenceLayers(model.network_config, network, reference));
+      info.reference_bytes = engine->reference_layers_->resident_bytes();
+    } else {
+      TEMPERA_ASSIGN(engine->reference_,
+                     ImportReference(scope, model.network_config, network, schedule.timesteps, reference));
+      for (const at::Tensor& f : engine->reference_->features)
+        info.reference_bytes += static_cast<int64_t>(f.nbytes());
+    }
   }
   if (manifest.baseline.is_array()) {
     for (const Json& item : manifest.baseline) {

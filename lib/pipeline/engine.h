@@ -14,6 +14,7 @@
 #include "base/executors.h"
 #include "base/json.h"
 #include "base/status.h"
+#include "stages/wish.h"
 
 namespace tempera {
 
@@ -38,9 +39,15 @@ struct EngineInfo {
   std::string id;    // artifact id, or empty
   std::string name;  // last component of the model's folder (for an artifact: of its source)
   std::string source_sha256;
-  std::string pipeline;  // "DDPMPipeline" ...
-  std::string family;    // "unet"
-  int64_t channels = 0, height = 0, width = 0;
+  std::string pipeline;           // "DDPMPipeline" ...
+  std::string family;             // "unet"
+  int64_t channels = 0;           // of a picture
+  int64_t height = 0, width = 0;  // pixels, where a request names no size
+  int64_t size_step =
+      1;  // sides are multiples of it; the only size is height x width where `any_size` is false
+  bool any_size = false;
+  bool takes_prompt = false;
+  double guidance = 1;                   // scale where a request names none
   int64_t classes = 0;                   // 0: unconditional
   std::vector<std::string> class_names;  // empty, or one per class
   // The schedule used when the request names none. An artifact serves this schedule only.
@@ -49,10 +56,11 @@ struct EngineInfo {
   double eta = 0;
   std::vector<std::string> schedulers;  // names that a request may give
   int64_t weight_bytes = 0;             // resident weights, packed as they are
+  int64_t stage_bytes = 0;              // of text encoders and first stage
   int64_t cache_bytes = 0;              // resident temporal feature cache
   int64_t cache_entries = 0;            // features in it: (step, class, module)
   int64_t reference_bytes = 0;          // full-precision features for the error metric
-  int64_t memory_bytes() const { return weight_bytes + cache_bytes + reference_bytes; }
+  int64_t memory_bytes() const { return weight_bytes + stage_bytes + cache_bytes + reference_bytes; }
   // Expected temporal-feature error per step bin and block group (from the manifest); empty for a model.
   std::vector<FeatureBaseline> baseline;
 };
@@ -60,6 +68,14 @@ struct EngineInfo {
 // A generation as asked for; unset fields take the engine's defaults.
 struct GenerationRequest {
   std::optional<int64_t> class_label;
+  std::optional<std::string> prompt, prompt_2, negative_prompt, negative_prompt_2;
+  std::optional<double> guidance;
+  double guidance_rescale = 0;
+  std::optional<int64_t> height, width;  // pixels
+  int64_t clip_skip = 0;
+  bool long_prompt = false;
+  std::optional<std::array<int64_t, 2>> original_size, crop,
+      target_size;  // height or top before width or left
   uint64_t seed = 0;
   std::optional<std::string> scheduler;
   std::optional<int> steps;
@@ -69,7 +85,9 @@ struct GenerationRequest {
 
 // The same with every field decided and checked.
 struct ResolvedGeneration {
-  int64_t class_label = -1;  // -1: unconditional
+  Wish wish;
+  std::vector<std::string> warnings;  // "prompt: ..." for the caller to read
+  double guidance_rescale = 0;
   uint64_t seed = 0;
   std::string scheduler;
   int steps = 0;  // network evaluations may differ from the request's count where the schedule says so
@@ -96,7 +114,7 @@ struct Picture {
 struct GenerationResult {
   Picture picture;
   std::string latent_sha256;  // over the final latent, f32 little-endian [C, H, W]
-  double denoise_ms = 0, decode_ms = 0;
+  double prompt_ms = 0, denoise_ms = 0, decode_ms = 0;
   std::vector<StepEvent> steps;
 };
 

@@ -8,7 +8,9 @@ Json ArtifactModel::ToJson() const {
           {"family", family},
           {"network_label", network_label},
           {"network_config", network_config},
+          {"index", index},
           {"class_names", class_names},
+          {"latent", latent},
           {"temporal_bits", temporal_bits},
           {"dropped_parameters", dropped_parameters}};
 }
@@ -21,12 +23,18 @@ Result<ArtifactModel> ArtifactModel::FromJson(const Json& json) {
   f.Need("family", m.family);
   f.Need("network_label", m.network_label);
   f.Need("class_names", m.class_names);
+  f.Need("latent", m.latent);
   f.Need("temporal_bits", m.temporal_bits);
   f.Need("dropped_parameters", m.dropped_parameters);
   if (const Json* config = f.Raw("network_config"); config != nullptr)
     m.network_config = *config;
   else
     f.Fail("network_config", "is missing");
+  if (const Json* index = f.Raw("index"); index != nullptr)
+    m.index = *index;
+  else
+    f.Fail("index", "is missing");
+  if (m.latent.size() != 3) f.Fail("latent", "is wrong, want channels, height and width");
   TEMPERA_TRY(f.Finish());
   return m;
 }

@@ -17,7 +17,9 @@ Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope,
 struct ArtifactModel {
   std::string name, pipeline, family, network_label;
   Json network_config;
+  Json index;  // model_index.json of the source
   std::vector<std::string> class_names;
+  std::vector<int64_t> latent;                  // channels, height and width that it was calibrated on
   int temporal_bits = 0;                        // of the feature cache; 0: the method keeps none
   std::vector<std::string> dropped_parameters;  // time layers that the full cache made needless
   Json ToJson() const;

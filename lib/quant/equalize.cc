@@ -33,7 +33,7 @@ class ChannelListener : public nn::Listener {
 at::Tensor PartGain(const nn::Slot& slot, const nn::SlotPart& part,
                     const std::vector<ChannelListener>& steps) {
   const at::Tensor w =
-      slot.weight.narrow(1, part.begin, part.channels).reshape({slot.out_channels, part.channels, -1});
+      slot.FloatWeight().narrow(1, part.begin, part.channels).reshape({slot.out_channels, part.channels, -1});
   const at::Tensor norms = w.square().sum({0, 2});  // [C]
   const auto of_part = [&](const at::Tensor& t) { return t.narrow(0, part.begin, part.channels); };
   at::Tensor reach = at::zeros_like(norms), power = at::zeros_like(norms);
@@ -90,13 +90,11 @@ Status Quantizer::EqualizeInputs(const CallScope& scope) {
     TEMPERA_TRY(scope.Check());
     return nn::TorchEdge("input channels", [&]() -> Status {
       const at::NoGradGuard guard;
-      std::vector<int64_t> rows;
-      for (int64_t s = 0; s < rows_.samples; ++s) rows.push_back(k * rows_.samples + s);
-      nn::ForwardContext ctx = RowContext(rows);
+      nn::ForwardContext ctx = RowContext(RowsOf(k));
       TableSource source(exact_);
       ctx.features = &source;
       ctx.listener = &listeners[static_cast<size_t>(k)];
-      (void)network_->Forward(ctx, rows_.x.narrow(0, k * rows_.samples, rows_.samples));
+      (void)network_->Forward(ctx, rows_.x.narrow(0, k * rows_.count, rows_.count));
       return OkStatus();
     });
   });

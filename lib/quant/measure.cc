@@ -51,17 +51,17 @@ Result<std::vector<LayerError>> Quantizer::MeasureLayers(const CallScope& scope)
   const auto steps = static_cast<int64_t>(scheduler_->timesteps().size());
   std::vector<LossListener> listeners;
   for (int64_t k = 0; k < steps; ++k) listeners.emplace_back(k);
-  const int64_t samples = std::min<int64_t>(4, rows_.samples);
+  const int64_t count = std::min<int64_t>(4, rows_.count);
   const Status ran = lanes_.ParallelFor(steps, [&](int64_t k) -> Status {
     TEMPERA_TRY(scope.Check());
     return nn::TorchEdge("layer errors", [&]() -> Status {
       const at::NoGradGuard guard;
-      std::vector<int64_t> rows;
-      for (int64_t s = 0; s < samples; ++s) rows.push_back(k * rows_.samples + s);
+      std::vector<int64_t> rows = RowsOf(k);
+      rows.resize(static_cast<size_t>(count));
       nn::ForwardContext ctx = RowContext(rows);
       ctx.listener = &listeners[static_cast<size_t>(k)];
       // Time layers run here even where their features will be cached: their losses belong in the table, too.
-      (void)network_->Forward(ctx, rows_.x.narrow(0, k * rows_.samples, samples));
+      (void)network_->Forward(ctx, rows_.x.narrow(0, k * rows_.count, count));
       return OkStatus();
     });
   });

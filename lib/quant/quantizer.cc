@@ -5,6 +5,8 @@
 
 #include <atomic>
 #include <cmath>
+#include <mutex>
+#include <numeric>
 #include <set>
 
 #include "quant/ranges.h"
@@ -28,19 +30,30 @@ at::Generator Stream(uint64_t seed, uint64_t purpose, uint64_t index) {
 }  // namespace
 
 Result<std::unique_ptr<Quantizer>> Quantizer::Create(const CallScope& scope, const ModelFolder& folder,
-                                                     const QuantSpec& spec, Lanes& lanes) {
+                                                     const QuantSpec& spec, CalibrationPlan plan,
+                                                     Lanes& lanes) {
   std::unique_ptr<Quantizer> q(new Quantizer(spec, lanes));
-  nn::Params params(folder.weights, at::kCPU);
-  TEMPERA_ASSIGN(q->network_, BuildDenoiser(folder.network_config, folder.network_label, params));
-  if (q->network_->info().height == 0)
-    return InvalidArgument(folder.network_label, ": sample_size is missing, quantization needs it");
+  nn::Params params(folder.network.weights, at::kCPU);
+  TEMPERA_ASSIGN(q->network_, BuildDenoiser(folder.network.config, folder.network.label, params));
   SchedulerRequest want{
       .config = folder.scheduler_config, .name = spec.scheduler, .steps = spec.steps, .eta = spec.eta};
   if (!spec.spacing.empty()) want.spacing = spec.spacing;
   TEMPERA_ASSIGN(q->scheduler_, CreateScheduler(want));
   TEMPERA_ASSIGN(q->trace_, TraceTib(*q->network_));
   AssignBits(*q->network_, spec);
-  TEMPERA_ASSIGN(q->exact_, ComputeFeatures(scope, *q->network_, q->scheduler_->timesteps(), &lanes));
+  int64_t weights = 0;
+  for (const nn::Slot& slot : q->network_->slots()) weights += slot.k() * slot.out_channels;
+  q->large_ = weights * static_cast<int64_t>(sizeof(float)) > nn::Params::kWideBytes;
+  q->plan_ = std::move(plan);
+  q->conditions_ = OwnConditions(*q->network_);
+  if (q->trace_.temporal_class == TemporalClass::kC) {
+    q->conditions_ = q->plan_.on;
+    q->conditions_.context = at::Tensor();
+  } else if (q->network_->info().guidance_width > 0) {
+    q->conditions_.guidance = q->plan_.on.guidance.narrow(0, 0, 1);
+  }
+  TEMPERA_ASSIGN(q->exact_,
+                 ComputeFeatures(scope, *q->network_, q->scheduler_->timesteps(), q->conditions_, &lanes));
   const auto& units = q->network_->units();
   q->last_reader_.assign(units.size() + 1, -1);
   for (size_t u = 0; u < units.size(); ++u)
@@ -49,34 +62,48 @@ Result<std::unique_ptr<Quantizer>> Quantizer::Create(const CallScope& scope, con
 }
 
 Status Quantizer::Calibrate(const CallScope& scope, const StageProgress& progress) {
-  const DenoiserInfo& info = network_->info();
   const auto steps = static_cast<int64_t>(scheduler_->timesteps().size());
-  rows_.samples = spec_.samples_per_step;
-  rows_.label.clear();
-  for (int64_t s = 0; s < rows_.samples && info.classes > 0; ++s)
-    rows_.label.push_back(spec_.classes[static_cast<size_t>(s) % spec_.classes.size()]);
-  rows_.x = at::empty({steps * rows_.samples, info.in_channels, info.height, info.width}, at::kFloat);
+  const int64_t each = plan_.rows_per_sample, channels = plan_.latent[0];
+  rows_.count = plan_.samples * each;
+  rows_.on = plan_.on;
+  rows_.condition.clear();
+  if (conditions_.rows() > 0) {
+    for (int64_t r = 0; r < rows_.count; ++r) {
+      int64_t column = 0;
+      if (trace_.temporal_class == TemporalClass::kC) column = r;
+      if (trace_.temporal_class == TemporalClass::kB) column = plan_.on.label.const_data_ptr<int64_t>()[r];
+      rows_.condition.push_back(column);
+    }
+  }
+  rows_.x = at::empty({steps * rows_.count, channels, plan_.latent[1], plan_.latent[2]}, at::kFloat);
   for (nn::Slot& slot : network_->slots()) slot.state = nn::State::kFloat;
   std::atomic<int64_t> done{0};
-  const int64_t shards = Shards(rows_.samples);
+  const int64_t samples_of_shard = std::max<int64_t>(1, kShardRows / each);
+  const int64_t shards = (plan_.samples + samples_of_shard - 1) / samples_of_shard;
   return lanes_.ParallelFor(shards, [&](int64_t shard) -> Status {
     return nn::TorchEdge("calibration", [&]() -> Status {
       const at::NoGradGuard guard;
-      const int64_t begin = shard * kShardRows, end = std::min(rows_.samples, begin + kShardRows);
+      const int64_t begin = shard * samples_of_shard, end = std::min(plan_.samples, begin + samples_of_shard);
       NoiseSource noise(spec_.seed * 1000003 + static_cast<uint64_t>(shard));
       SamplerState state;
-      at::Tensor x = noise.Randn({end - begin, info.in_channels, info.height, info.width}) *
+      at::Tensor x = noise.Randn({end - begin, channels, plan_.latent[1], plan_.latent[2]}) *
                      scheduler_->init_noise_sigma();
       TableSource features(exact_);
       for (int64_t k = 0; k < steps; ++k) {
         TEMPERA_TRY(scope.Check());
-        const at::Tensor seen = scheduler_->ScaleInput(x, k);
-        rows_.x.narrow(0, k * rows_.samples + begin, end - begin).copy_(seen);
+        const at::Tensor seen = scheduler_->ScaleInput(x, k).repeat_interleave(each, 0);
+        rows_.x.narrow(0, k * rows_.count + begin * each, seen.size(0)).copy_(seen);
         std::vector<int64_t> rows;
-        for (int64_t s = begin; s < end; ++s) rows.push_back(k * rows_.samples + s);
+        for (int64_t r = begin * each; r < end * each; ++r) rows.push_back(k * rows_.count + r);
         nn::ForwardContext ctx = RowContext(rows);
         ctx.features = &features;
-        x = scheduler_->Step(network_->Forward(ctx, seen), k, x, noise, state);
+        at::Tensor output = network_->Forward(ctx, seen);
+        if (each == 2) {
+          const at::Tensor pairs = output.unflatten(0, {-1, 2});
+          const at::Tensor against = pairs.select(1, 0);
+          output = against + plan_.guidance * (pairs.select(1, 1) - against);
+        }
+        x = scheduler_->Step(output, k, x, noise, state);
         progress("", ++done, shards * steps);
       }
       return OkStatus();
@@ -84,16 +111,25 @@ Status Quantizer::Calibrate(const CallScope& scope, const StageProgress& progres
   });
 }
 
+std::vector<int64_t> Quantizer::RowsOf(int64_t step) const {
+  std::vector<int64_t> rows(static_cast<size_t>(rows_.count));
+  std::iota(rows.begin(), rows.end(), step * rows_.count);
+  return rows;
+}
+
 nn::ForwardContext Quantizer::RowContext(const std::vector<int64_t>& rows) const {
   nn::ForwardContext ctx;
   std::vector<float> tau;
+  std::vector<int64_t> of_plan;
   for (const int64_t row : rows) {
-    ctx.step.push_back(row / rows_.samples);
-    tau.push_back(static_cast<float>(scheduler_->timesteps()[static_cast<size_t>(row / rows_.samples)]));
-    if (!rows_.label.empty()) ctx.condition.push_back(rows_.label[static_cast<size_t>(row % rows_.samples)]);
+    ctx.step.push_back(row / rows_.count);
+    tau.push_back(static_cast<float>(scheduler_->timesteps()[static_cast<size_t>(ctx.step.back())]));
+    of_plan.push_back(row % rows_.count);
+    if (!rows_.condition.empty())
+      ctx.condition.push_back(rows_.condition[static_cast<size_t>(of_plan.back())]);
   }
   ctx.timestep = at::tensor(tau);
-  if (!ctx.condition.empty()) ctx.on.label = at::tensor(ctx.condition, at::kLong);
+  ctx.on = rows_.on.Rows(at::tensor(of_plan, at::kLong));
   return ctx;
 }
 
@@ -126,10 +162,15 @@ void Quantizer::SetState(const std::vector<nn::Slot*>& slots, nn::State state, b
   }
 }
 
+void Quantizer::DropSimulated(const std::vector<nn::Slot*>& slots) {
+  for (nn::Slot* slot : slots)
+    if (large_) slot->simulated = at::Tensor();
+}
+
 void Quantizer::SimulateAll(bool activations) {
   for (nn::Slot& slot : network_->slots()) {
     if (!slot.quantized()) continue;
-    if (slot.role != nn::Role::kMatmul && !slot.simulated.defined()) UseCodes(slot);
+    if (slot.role != nn::Role::kMatmul && !slot.simulated.defined() && !large_) UseCodes(slot);
     slot.state = nn::State::kSimulate;
     slot.activations_on = activations;
   }
@@ -144,7 +185,8 @@ Status Quantizer::Temporal(const CallScope& scope) {
   for (nn::Slot* slot : learned) UseCodes(*slot);
   if (method_.reconstruct && !learned.empty()) {
     const auto& timesteps = scheduler_->timesteps();
-    const int64_t count = exact_.steps * exact_.classes;
+    const std::vector<int64_t> all_rows = AllRows(conditions_, timesteps.size());
+    const auto count = static_cast<int64_t>(all_rows.size());
     // Targets: the features of every (step, class); for a method that leaves them in their blocks, the
     // embedding.
     std::vector<at::Tensor> targets;
@@ -152,45 +194,34 @@ Status Quantizer::Temporal(const CallScope& scope) {
       for (const at::Tensor& f : exact_.features) targets.push_back(f.view({count, -1}));
     } else {
       SetState(all, nn::State::kFloat, false);
-      nn::ForwardContext ctx = TableContext(*network_, timesteps, 0, count);
+      nn::ForwardContext ctx = TableContext(*network_, timesteps, conditions_, all_rows);
       const at::NoGradGuard guard;
       (void)network_->TemporalFeatures(ctx);
       targets.push_back(ctx.embedding.detach());
     }
     SetState(all, nn::State::kSimulate, false);
-    const auto loss_of = [&](nn::ForwardContext ctx, const at::Tensor& rows) {
+    const auto loss_of = [&](const std::vector<int64_t>& rows) {
+      nn::ForwardContext ctx = TableContext(*network_, timesteps, conditions_, rows);
       std::vector<at::Tensor> out = network_->TemporalFeatures(ctx);
       if (!method_.temporal_apart) out = {ctx.embedding};
+      const at::Tensor pick = at::tensor(rows, at::kLong);
       at::Tensor loss = at::zeros({});
       for (size_t i = 0; i < out.size(); ++i)
-        loss = loss + (out[i] - targets[i].index_select(0, rows)).square().sum(1).mean();
+        loss = loss + (out[i] - targets[i].index_select(0, pick)).square().sum(1).mean();
       return loss;
-    };
-    const auto context_of = [&](const at::Tensor& rows) {
-      nn::ForwardContext ctx;
-      std::vector<float> tau;
-      for (int64_t i = 0; i < rows.size(0); ++i) {
-        const int64_t row = rows.const_data_ptr<int64_t>()[i];
-        ctx.step.push_back(row / exact_.classes);
-        tau.push_back(static_cast<float>(timesteps[static_cast<size_t>(row / exact_.classes)]));
-        if (network_->info().classes > 0) ctx.condition.push_back(row % exact_.classes);
-      }
-      ctx.timestep = at::tensor(tau);
-      if (!ctx.condition.empty()) ctx.on.label = at::tensor(ctx.condition, at::kLong);
-      return ctx;
     };
     constexpr int64_t kShardsOfBatch = 2;
     const auto loss = [&](int iteration, int64_t shard) {
       at::Generator generator =
           Stream(spec_.seed, 1, static_cast<uint64_t>(iteration * kShardsOfBatch + shard));
       const at::Tensor rows = at::randint(count, {std::min<int64_t>(count, 16)}, generator, at::kLong);
-      return loss_of(context_of(rows), rows);
+      const int64_t* data = rows.const_data_ptr<int64_t>();
+      return loss_of(std::vector<int64_t>(data, data + rows.numel()));
     };
     const auto full = [&]() -> Result<double> {
       return nn::TorchEdge("temporal reconstruction", [&]() -> Result<double> {
         const at::NoGradGuard guard;
-        const at::Tensor rows = at::arange(count, at::kLong);
-        return loss_of(context_of(rows), rows).item<double>();
+        return loss_of(all_rows).item<double>();
       });
     };
     // The time path is small: four times the blocks' iterations cost less than one block.
@@ -214,7 +245,7 @@ Status Quantizer::TemporalRanges(const CallScope& scope) {
     return nn::TorchEdge("temporal ranges", [&]() -> Status {
       const at::NoGradGuard guard;
       nn::ForwardContext ctx =
-          TableContext(*network_, scheduler_->timesteps(), k * exact_.classes, (k + 1) * exact_.classes);
+          TableContext(*network_, scheduler_->timesteps(), conditions_, RowsOfStep(conditions_, k));
       ctx.observer = &observer;
       (void)network_->TemporalFeatures(ctx);
       return OkStatus();
@@ -251,9 +282,15 @@ Status Quantizer::CacheAndSelect(const CallScope& scope) {
   std::vector<nn::Slot*> all = trace_.trunk;
   all.insert(all.end(), trace_.features.begin(), trace_.features.end());
   SetState(all, nn::State::kSimulate, true);
-  TEMPERA_ASSIGN(layers_, ComputeFeatures(scope, *network_, scheduler_->timesteps(), &lanes_));
+  TEMPERA_ASSIGN(layers_, ComputeFeatures(scope, *network_, scheduler_->timesteps(), conditions_, &lanes_));
   return nn::TorchEdge("temporal-feature cache", [&]() -> Status {
-    cache_ = BuildCache(exact_, spec_.activation_bits);
+    if (trace_.temporal_class == TemporalClass::kC) {
+      // What a request will keep: the layers' values for its own prompt, a row by itself.
+      chosen_ = Dequantized(BuildCache(layers_, spec_.activation_bits, CacheRounding::kMinMax));
+      selection_ = Select(exact_, chosen_, chosen_, "reconstruct");
+      return OkStatus();
+    }
+    cache_ = BuildCache(exact_, spec_.activation_bits, CacheRounding::kSearch);
     const FeatureTable cached = Dequantized(cache_);
     selection_ = Select(exact_, layers_, cached, spec_.temporal_strategy);
     chosen_ = Chosen(layers_, cached, selection_);
@@ -262,7 +299,9 @@ Status Quantizer::CacheAndSelect(const CallScope& scope) {
   });
 }
 
-bool Quantizer::time_layers_dropped() const { return method_.temporal_apart && selection_.all_cached(); }
+bool Quantizer::time_layers_dropped() const {
+  return method_.temporal_apart && !selection_.choice.empty() && selection_.all_cached();
+}
 
 int64_t Quantizer::unit_count() const { return static_cast<int64_t>(network_->units().size()); }
 const std::string& Quantizer::unit_name(int64_t unit) const {
@@ -283,7 +322,8 @@ bool Quantizer::UnitLearns(int64_t unit) const {
 Result<at::Tensor> Quantizer::RunOnRows(const CallScope& scope, const Unit& unit,
                                         const std::vector<at::Tensor>& inputs, const FeatureTable* features) {
   const int64_t count = inputs[0].size(0), shards = Shards(count);
-  std::vector<at::Tensor> outputs(static_cast<size_t>(shards));
+  at::Tensor all;
+  std::mutex mutex;  // guards the making of `all`
   const Status ran2 = lanes_.ParallelFor(shards, [&](int64_t shard) -> Status {
     TEMPERA_TRY(scope.Check());
     return nn::TorchEdge(unit.name, [&]() -> Status {
@@ -296,12 +336,22 @@ Result<at::Tensor> Quantizer::RunOnRows(const CallScope& scope, const Unit& unit
       if (features != nullptr) ctx.features = &source.emplace(*features);
       std::vector<at::Tensor> in;
       for (const at::Tensor& t : inputs) in.push_back(t.narrow(0, begin, n));
-      outputs[static_cast<size_t>(shard)] = unit.run(ctx, in);
+      const at::Tensor output = unit.run(ctx, in);
+      {
+        const std::lock_guard lock(mutex);
+        if (!all.defined()) {
+          std::vector<int64_t> shape = output.sizes().vec();
+          shape[0] = count;
+          TEMPERA_ASSIGN(all, spill_.Make(shape));
+        }
+      }
+      all.narrow(0, begin, n).copy_(output);
       return OkStatus();
     });
   });
   TEMPERA_TRY(ran2);
-  return at::cat(outputs, 0);
+  SpillStore::Release(all);
+  return all;
 }
 
 Status Quantizer::RunUnit(const CallScope& scope, int64_t index, bool learn) {
@@ -338,7 +388,8 @@ Status Quantizer::RunUnit(const CallScope& scope, int64_t index, bool learn) {
       std::vector<at::Tensor> in;
       for (const at::Tensor& t : quantized_in) in.push_back(t.index_select(0, pick));
       // Sum over channels, mean over rows and places.
-      return (unit.run(ctx, in) - target.index_select(0, pick)).square().sum(1).mean();
+      const at::Tensor difference2 = (unit.run(ctx, in) - target.index_select(0, pick)).square();
+      return difference2.sum(difference2.dim() == 4 ? 1 : -1).mean();
     };
     const auto loss = [&](int iteration, int64_t shard) {
       at::Generator generator = Stream(spec_.seed, 2 + u, static_cast<uint64_t>(iteration * shards + shard));
@@ -371,6 +422,7 @@ Status Quantizer::RunUnit(const CallScope& scope, int64_t index, bool learn) {
   }
 
   TEMPERA_ASSIGN(quantized_values_[u + 1], RunOnRows(scope, unit, quantized_in, features));
+  DropSimulated(unit.slots);
   exact_values_[u + 1] = target;
   for (const int value : unit.inputs)
     if (last_reader_[static_cast<size_t>(value)] == static_cast<int>(u))
@@ -390,7 +442,7 @@ nn::TensorMap Quantizer::ExportUnit(int64_t unit) const {
 Status Quantizer::ImportUnit(int64_t unit, const nn::TensorFinder& find) {
   for (nn::Slot* slot : LearnedSlots(network_->units()[static_cast<size_t>(unit)])) {
     TEMPERA_TRY(nn::ImportWeights(*slot, find));
-    UseCodes(*slot);
+    if (!large_) UseCodes(*slot);
   }
   return OkStatus();
 }
@@ -410,13 +462,11 @@ Status Quantizer::Ranges(const CallScope& scope, const StageProgress& progress) 
     TEMPERA_TRY(scope.Check());
     return nn::TorchEdge("activation ranges", [&]() -> Status {
       const at::NoGradGuard guard;
-      std::vector<int64_t> rows;
-      for (int64_t s = 0; s < rows_.samples; ++s) rows.push_back(k * rows_.samples + s);
-      nn::ForwardContext ctx = RowContext(rows);
+      nn::ForwardContext ctx = RowContext(RowsOf(k));
       ctx.observer = &observer;
       std::optional<TableSource> source;
       if (method_.temporal_apart) ctx.features = &source.emplace(chosen_);
-      (void)network_->Forward(ctx, rows_.x.narrow(0, k * rows_.samples, rows_.samples));
+      (void)network_->Forward(ctx, rows_.x.narrow(0, k * rows_.count, rows_.count));
       progress("", ++done, steps);
       return OkStatus();
     });
@@ -444,7 +494,7 @@ Status Quantizer::ImportRanges(const nn::TensorFinder& find) {
 
 Result<FeatureTable> Quantizer::UsedFeatures(const CallScope& scope) {
   if (method_.temporal_apart) return chosen_;
-  return ComputeFeatures(scope, *network_, scheduler_->timesteps(), &lanes_);
+  return ComputeFeatures(scope, *network_, scheduler_->timesteps(), conditions_, &lanes_);
 }
 
 nn::TensorMap Quantizer::ArtifactWeights() const {
@@ -472,7 +522,8 @@ nn::TensorMap Quantizer::ArtifactTables() const {
   for (const nn::Slot& slot : network_->slots())
     if (slot.activation_bits > 0 && !(time_layers_dropped() && temporal.contains(slot.name + ".weight")))
       nn::ExportRanges(slot, out);
-  if (method_.temporal_apart) ExportCache(cache_, *network_, out);
+  if (method_.temporal_apart && trace_.temporal_class != TemporalClass::kC)
+    ExportCache(cache_, *network_, out);
   return out;
 }
 

@@ -13,10 +13,12 @@
 #include "base/json.h"
 #include "base/status.h"
 #include "models/family.h"
+#include "models/folder.h"
 #include "nn/slot_io.h"
 #include "quant/method.h"
 #include "quant/reconstruct.h"
 #include "quant/spec.h"
+#include "quant/spill.h"
 #include "schedulers/scheduler.h"
 #include "tib/features.h"
 #include "tib/features_io.h"
@@ -24,12 +26,23 @@
 
 namespace tempera {
 
-// Rows of the network's inputs along full-precision trajectories: row k * samples + s is sample s entering
-// step k.
-struct CalibrationRows {
+// What the full-precision sampler paints for calibration: `samples` latents, each with one row of conditions
+// or, under guidance, two: against the prompt and for it.
+struct CalibrationPlan {
   int64_t samples = 0;
-  at::Tensor x;                // [K * samples, C, H, W] f32
-  std::vector<int64_t> label;  // [samples]; empty when unconditional
+  std::vector<int64_t> latent;  // channels, height, width
+  nn::Conditioning on;          // [samples * rows_per_sample]; no rows: unconditional
+  int64_t rows_per_sample = 1;
+  double guidance = 1;
+};
+
+// Rows of the network's inputs along full-precision trajectories: row k * count + r is row r of the plan
+// entering step k.
+struct CalibrationRows {
+  int64_t count = 0;               // of one step
+  at::Tensor x;                    // [K * count, C, H, W] f32
+  nn::Conditioning on;             // [count]
+  std::vector<int64_t> condition;  // [count]: column in the tables of features; empty: there is one
 };
 
 // What became of one unit (or of the temporal block), for the report.
@@ -54,7 +67,8 @@ using StageProgress = std::function<void(const std::string& unit, int64_t done, 
 class Quantizer {
  public:
   static Result<std::unique_ptr<Quantizer>> Create(const CallScope& scope, const ModelFolder& folder,
-                                                   const QuantSpec& spec, Lanes& lanes);
+                                                   const QuantSpec& spec, CalibrationPlan plan,
+                                                   SpillStore spill, Lanes& lanes);
 
   // 1. Latents of the full-precision sampler. Not exported: cheaper to repeat than to keep.
   Status Calibrate(const CallScope& scope, const StageProgress& progress);
@@ -96,6 +110,7 @@ class Quantizer {
   std::shared_ptr<const Scheduler> shared_scheduler() const { return scheduler_; }
   const TibTrace& trace() const { return trace_; }
   const FeatureTable& exact_features() const { return exact_; }
+  const nn::Conditioning& conditions() const { return conditions_; }
   // The features that the quantized model uses, whatever its method. REQUIRES: ranges.
   Result<FeatureTable> UsedFeatures(const CallScope& scope);
   const FeatureCache& cache() const { return cache_; }
@@ -104,9 +119,10 @@ class Quantizer {
   const std::vector<UnitOutcome>& outcomes() const { return outcomes_; }
 
  private:
-  Quantizer(const QuantSpec& spec, Lanes& lanes)
-      : spec_(spec), method_(*FindMethod(spec.method)), lanes_(lanes) {}
+  Quantizer(const QuantSpec& spec, SpillStore spill, Lanes& lanes)
+      : spec_(spec), method_(*FindMethod(spec.method)), spill_(std::move(spill)), lanes_(lanes) {}
 
+  std::vector<int64_t> RowsOf(int64_t step) const;
   // A context of calibration rows.
   nn::ForwardContext RowContext(const std::vector<int64_t>& rows) const;
   // One unit on all rows, in shards; REQUIRES: slots in the state to run.
@@ -117,6 +133,7 @@ class Quantizer {
   bool Apart(const nn::Slot& slot) const;  // a time layer that its own stage treats
   // Gains of the input channels, from full-precision inputs.
   Status EqualizeInputs(const CallScope& scope);
+  void DropSimulated(const std::vector<nn::Slot*>& slots);
   void SetState(const std::vector<nn::Slot*>& slots, nn::State state, bool activations);
   // Every slot simulated with its codes.
   void SimulateAll(bool activations);
@@ -124,11 +141,15 @@ class Quantizer {
 
   QuantSpec spec_;
   const QuantMethod& method_;
+  SpillStore spill_;
   Lanes& lanes_;
+  bool large_ = false;  // the weights that a simulation runs are made for each pass anew
   std::unique_ptr<Denoiser> network_;
   std::shared_ptr<const Scheduler> scheduler_;
   TibTrace trace_;
+  CalibrationPlan plan_;
   CalibrationRows rows_;
+  nn::Conditioning conditions_;  // columns of the tables
   FeatureTable exact_, layers_, chosen_;
   FeatureCache cache_;
   Selection selection_;

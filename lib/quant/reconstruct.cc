@@ -80,7 +80,7 @@ Result<RoundingResult> LearnRounding(const CallScope& scope, const std::vector<n
   std::vector<at::Tensor> inputs;  // the weights that run, written piece by piece
   for (size_t i = 0; i < slots.size(); ++i) {
     AddPieces(*slots[i], i, pieces);
-    inputs.push_back(at::empty_like(slots[i]->weight, at::MemoryFormat::Contiguous));
+    inputs.push_back(at::empty_like(slots[i]->weight, at::kFloat, at::MemoryFormat::Contiguous));
     slots[i]->simulated = inputs.back();
   }
   const auto for_pieces = [&](const std::function<void(Piece&)>& work) {

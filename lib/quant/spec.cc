@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "models/family.h"
+#include "models/folder.h"
 #include "quant/method.h"
 #include "schedulers/scheduler.h"
 
@@ -50,6 +51,10 @@ Json QuantSpec::ToJson() const {
           {"samples_per_step", samples_per_step},
           {"seed", seed},
           {"classes", classes},
+          {"prompts", prompts},
+          {"guidance", guidance},
+          {"height", height},
+          {"width", width},
           {"max_iterations", max_iterations},
           {"batch", batch},
           {"temporal_strategy", temporal_strategy},
@@ -75,6 +80,10 @@ Result<QuantSpec> QuantSpec::FromJson(const Json& json, const std::string& label
   else
     f.Fail("seed", "is wrong, want an unsigned integer");
   f.Need("classes", s.classes);
+  f.Need("prompts", s.prompts);
+  f.Need("guidance", s.guidance);
+  f.Need("height", s.height);
+  f.Need("width", s.width);
   f.Need("max_iterations", s.max_iterations);
   f.Need("batch", s.batch);
   f.Need("temporal_strategy", s.temporal_strategy);
@@ -103,6 +112,95 @@ std::vector<std::string> QuantMethodNames() {
   return names;
 }
 
+namespace {
+
+// Of every sort of thing, so that no prompt in use is far from all of them; none names a style or a person.
+constexpr const char* kNeutralPrompts[] = {
+    "a photo of a red apple on a wooden table",
+    "a mountain lake at sunrise",
+    "a black cat asleep on a sofa",
+    "an old street in the rain at night",
+    "a bowl of noodle soup with vegetables",
+    "portrait of a woman with a straw hat",
+    "a steam train crossing a stone bridge",
+    "a watercolor painting of a sailing boat",
+    "a desk with a lamp, books and a cup of coffee",
+    "a yellow sports car on a desert road",
+    "a field of sunflowers under a blue sky",
+    "a child flying a kite on the beach",
+    "a pencil drawing of a castle on a hill",
+    "close-up of a bee on a lavender flower",
+    "a modern kitchen with white walls",
+    "a rocket launch seen from far away",
+    "a wolf in a snowy forest",
+    "a plate of sushi, top view",
+    "a man playing the violin on a stage",
+    "an astronaut floating above the earth",
+    "a cartoon robot waving its hand",
+    "a waterfall in a green jungle",
+    "a pair of leather boots on a white background",
+    "a crowded market with colorful fruit",
+    "a lighthouse in a storm, oil painting",
+    "an owl on a branch in moonlight",
+    "a glass of orange juice with ice",
+    "a city skyline reflected in a river",
+    "a knitted blanket with a geometric pattern",
+    "a dragon carved in stone",
+    "a bicycle leaning against a brick wall",
+    "a dog running through autumn leaves",
+};
+
+Status ResolvePrompts(const QuantRequest& r, const ModelFolder& folder, QuantSpec& s) {
+  s.guidance = r.guidance.value_or(folder.pipeline->guidance);
+  if (!(std::isfinite(s.guidance) && s.guidance >= 0 && s.guidance <= 1000))
+    return InvalidArgument("guidance: got ", s.guidance, ", want 0 to 1000");
+  if (folder.pipeline->guidance == 1 && s.guidance != 1)
+    return InvalidArgument("guidance: got ", s.guidance, ", but a ", folder.pipeline->class_name,
+                           " has nothing to be guided by, want none");
+  if (folder.tokenizers.empty()) {
+    if (!r.prompts.empty())
+      return InvalidArgument("prompts: got ", r.prompts.size(), ", but a ", folder.pipeline->class_name,
+                             " takes no prompt, want none");
+    return OkStatus();
+  }
+  s.prompts = r.prompts;
+  if (s.prompts.empty()) s.prompts.assign(std::begin(kNeutralPrompts), std::end(kNeutralPrompts));
+  constexpr size_t kMostPrompts = 4096, kMostBytes = 16384;
+  if (s.prompts.size() > kMostPrompts)
+    return InvalidArgument("prompts: got ", s.prompts.size(), ", want at most ", kMostPrompts);
+  for (size_t i = 0; i < s.prompts.size(); ++i)
+    if (s.prompts[i].size() > kMostBytes)
+      return InvalidArgument("prompts: number ", i, " is too long, got ", s.prompts[i].size(),
+                             " bytes, want at most ", kMostBytes);
+  return OkStatus();
+}
+
+Status ResolveSize(const QuantRequest& r, const ModelFolder& folder, const DenoiserInfo& network,
+                   QuantSpec& s) {
+  TEMPERA_ASSIGN(const int64_t factor, LatentFactor(folder));
+  for (const auto& [field, asked, own, out] :
+       {std::tuple("height", r.height, network.height * factor, &s.height),
+        std::tuple("width", r.width, network.width * factor, &s.width)}) {
+    *out = asked.value_or(own);
+    if (*out == 0)
+      return InvalidArgument(field, ": is missing, ", folder.network.label, " has no sample_size");
+    if (*out == own) continue;
+    if (factor == 1) return InvalidArgument(field, ": got ", *out, ", the model paints ", own);
+    if (*out < factor || *out > 16384 || *out % factor != 0)
+      return InvalidArgument(field, ": got ", *out, ", want a multiple of ", factor, " up to 16384");
+  }
+  // Large pictures carry as much to calibrate on as many small ones, and cost as much.
+  const int64_t area = s.height / factor * (s.width / factor);
+  s.samples_per_step =
+      r.samples_per_step.value_or(static_cast<int>(std::clamp<int64_t>(32 * 1024 / area, 4, 32)));
+  TEMPERA_TRY(CheckRange("samples_per_step", s.samples_per_step, 1, 4096));
+  s.evaluation_pictures =
+      r.evaluation_pictures.value_or(static_cast<int>(std::clamp<int64_t>(64 * 1024 / area, 4, 64)));
+  return CheckRange("evaluation_pictures", s.evaluation_pictures, 0, 100000);
+}
+
+}  // namespace
+
 Result<QuantSpec> ResolveSpec(const QuantRequest& r, const std::filesystem::path& model_folder) {
   QuantSpec s;
   s.method = r.method.value_or(s.method);
@@ -121,14 +219,10 @@ Result<QuantSpec> ResolveSpec(const QuantRequest& r, const std::filesystem::path
     return InvalidArgument(
         "quantize_attention: got true with activation_bits 32, want activation_bits of at most 8");
   s.seed = r.seed.value_or(s.seed);
-  s.samples_per_step = r.samples_per_step.value_or(32);
-  TEMPERA_TRY(CheckRange("samples_per_step", s.samples_per_step, 1, 4096));
   s.max_iterations = r.max_iterations.value_or(250);
   TEMPERA_TRY(CheckRange("max_iterations", s.max_iterations, 0, 1000000));
   s.batch = r.batch.value_or(16);
   TEMPERA_TRY(CheckRange("batch", s.batch, 1, 4096));
-  s.evaluation_pictures = r.evaluation_pictures.value_or(64);
-  TEMPERA_TRY(CheckRange("evaluation_pictures", s.evaluation_pictures, 0, 100000));
   s.temporal_strategy = r.temporal_strategy.value_or("select");
   if (std::find(std::begin(kStrategies), std::end(kStrategies), s.temporal_strategy) == std::end(kStrategies))
     return InvalidArgument("temporal_strategy: got \"", s.temporal_strategy,
@@ -147,9 +241,9 @@ Result<QuantSpec> ResolveSpec(const QuantRequest& r, const std::filesystem::path
 
   // What only the model can tell.
   TEMPERA_ASSIGN(const ModelFolder folder, OpenModelFolder(model_folder));
-  nn::Params params(folder.weights, at::kCPU);
+  nn::Params params(folder.network.weights, at::kCPU);
   TEMPERA_ASSIGN(const std::unique_ptr<Denoiser> network,
-                 BuildDenoiser(folder.network_config, folder.network_label, params));
+                 BuildDenoiser(folder.network.config, folder.network.label, params));
   for (const SlotOverride& o : r.overrides) {
     if (network->FindSlot(o.slot) == nullptr)
       return InvalidArgument("overrides: the model has no layer \"", o.slot, "\"");
@@ -162,7 +256,10 @@ Result<QuantSpec> ResolveSpec(const QuantRequest& r, const std::filesystem::path
                              ", want 0, 4, 5, 6, 8 or 32");
   }
   s.overrides = r.overrides;
-  const int64_t classes = network->info().classes;
+  TEMPERA_ASSIGN(const int64_t embedded, EmbeddedClasses(folder));
+  const int64_t classes = std::max(embedded, network->info().classes);
+  TEMPERA_TRY(ResolvePrompts(r, folder, s));
+  TEMPERA_TRY(ResolveSize(r, folder, network->info(), s));
   for (const int64_t c : r.classes) {
     if (classes == 0) return InvalidArgument("classes: got ", c, " for an unconditional model, want none");
     if (c < 0 || c >= classes) return InvalidArgument("classes: got ", c, ", want 0 to ", classes - 1);

@@ -33,7 +33,11 @@ struct QuantSpec {
 
   int samples_per_step = 0;
   uint64_t seed = 0;             // calibration noise and minibatches
-  std::vector<int64_t> classes;  // classes to calibrate on; empty: unconditional
+  std::vector<int64_t> classes;  // classes to calibrate on; empty: takes none
+  // Prompts to calibrate and to evaluate on, in turn; empty: the model takes none.
+  std::vector<std::string> prompts;
+  double guidance = 1;            // scale of calibration and evaluation
+  int64_t height = 0, width = 0;  // of a picture, pixels
 
   int max_iterations = 0;         // reconstruction cap a unit
   int batch = 0;                  // rows an iteration
@@ -54,8 +58,10 @@ struct QuantRequest {
   std::optional<int> weight_bits, activation_bits, boundary_bits, steps, samples_per_step, max_iterations,
       batch, evaluation_pictures;
   std::optional<bool> quantize_attention;
-  std::optional<double> eta;
+  std::optional<double> eta, guidance;
   std::optional<uint64_t> seed;
+  std::optional<int64_t> height, width;
+  std::vector<std::string> prompts;
   std::vector<int64_t> classes;
   std::vector<SlotOverride> overrides;
   std::vector<std::string> compare;

@@ -51,6 +51,7 @@ template <typename V>
 void Visit(V& v, Like<PicturePair> auto& x) {
   v("seed", x.seed);
   v("class_label", x.class_label);
+  v("prompt", x.prompt);
 }
 template <typename V>
 void Visit(V& v, Like<Score> auto& x) {

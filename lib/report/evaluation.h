@@ -50,6 +50,7 @@ struct CalibrationFacts {
 struct PicturePair {
   uint64_t seed = 0;
   std::optional<int64_t> class_label;
+  std::string prompt = {};  // empty: the model takes none
 };
 
 // A figure, or why there is none: exactly one of the two is set.

@@ -11,8 +11,11 @@ std::string SeedText(const Input& in, const Sample& row) {
   return Cat("seed ", in.e.pairs[static_cast<size_t>(row.pair)].seed);
 }
 
+// The class or the prompt that it shows.
 std::string ClassText(const Input& in, const Sample& row) {
-  const auto label = in.e.pairs[static_cast<size_t>(row.pair)].class_label;
+  const PicturePair& pair = in.e.pairs[static_cast<size_t>(row.pair)];
+  if (!pair.prompt.empty()) return pair.prompt;
+  const auto label = pair.class_label;
   return label.has_value() ? in.e.model.classes[static_cast<size_t>(*label)] : std::string();
 }
 

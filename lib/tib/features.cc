@@ -4,53 +4,80 @@
 
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 namespace tempera {
 
-nn::ForwardContext TableContext(const Denoiser& network, const std::vector<double>& timesteps, int64_t begin,
-                                int64_t end) {
-  const int64_t classes = std::max<int64_t>(1, network.info().classes);
+namespace {
+int64_t Columns(const nn::Conditioning& conditions) { return std::max<int64_t>(1, conditions.rows()); }
+}  // namespace
+
+nn::Conditioning OwnConditions(const Denoiser& network) {
+  nn::Conditioning own;
+  if (network.info().classes > 0)
+    own.label = at::arange(network.info().classes, at::TensorOptions(at::kLong).device(network.device()));
+  return own;
+}
+
+nn::ForwardContext TableContext(const Denoiser& network, const std::vector<double>& timesteps,
+                                const nn::Conditioning& conditions, const std::vector<int64_t>& rows) {
   nn::ForwardContext ctx;
   std::vector<float> tau;
-  std::vector<int64_t> labels;
-  for (int64_t row = begin; row < end; ++row) {
-    ctx.step.push_back(row / classes);
-    tau.push_back(static_cast<float>(timesteps[static_cast<size_t>(row / classes)]));
-    labels.push_back(row % classes);
+  std::vector<int64_t> columns;
+  for (const int64_t row : rows) {
+    ctx.step.push_back(row / Columns(conditions));
+    tau.push_back(static_cast<float>(timesteps[static_cast<size_t>(ctx.step.back())]));
+    columns.push_back(row % Columns(conditions));
   }
   ctx.timestep = at::tensor(tau).to(network.device());
-  if (network.info().classes > 0) {
-    ctx.on.label = at::tensor(labels, at::kLong).to(network.device());
-    ctx.condition = labels;
+  if (conditions.rows() > 0) {
+    ctx.on = conditions.Rows(at::tensor(columns, at::kLong));
+    ctx.condition = columns;
   }
   return ctx;
 }
 
+std::vector<int64_t> RowsOfStep(const nn::Conditioning& conditions, int64_t k) {
+  std::vector<int64_t> rows(static_cast<size_t>(Columns(conditions)));
+  std::iota(rows.begin(), rows.end(), k * Columns(conditions));
+  return rows;
+}
+
+std::vector<int64_t> AllRows(const nn::Conditioning& conditions, size_t steps) {
+  std::vector<int64_t> rows(steps * static_cast<size_t>(Columns(conditions)));
+  std::iota(rows.begin(), rows.end(), 0);
+  return rows;
+}
+
 Result<FeatureTable> ComputeFeatures(const CallScope& scope, const Denoiser& network,
-                                     const std::vector<double>& timesteps, Lanes* lanes) {
+                                     const std::vector<double>& timesteps, const nn::Conditioning& conditions,
+                                     Lanes* lanes) {
   FeatureTable table;
   table.steps = static_cast<int64_t>(timesteps.size());
-  table.classes = std::max<int64_t>(1, network.info().classes);
-  std::vector<std::vector<at::Tensor>> of_step(static_cast<size_t>(table.steps));
-  const auto one_step = [&](int64_t k) -> Status {
+  table.classes = Columns(conditions);
+  // [step][i]; without lanes all steps in one pass.
+  std::vector<std::vector<at::Tensor>> passes(lanes != nullptr ? timesteps.size() : 1);
+  const auto pass = [&](int64_t p) -> Status {
     TEMPERA_TRY(scope.Check());
     return nn::TorchEdge("temporal features", [&]() -> Status {
       const at::NoGradGuard guard;
-      nn::ForwardContext ctx = TableContext(network, timesteps, k * table.classes, (k + 1) * table.classes);
+      nn::ForwardContext ctx =
+          TableContext(network, timesteps, conditions,
+                       lanes != nullptr ? RowsOfStep(conditions, p) : AllRows(conditions, timesteps.size()));
       for (const at::Tensor& f : network.TemporalFeatures(ctx))
-        of_step[static_cast<size_t>(k)].push_back(f.cpu().contiguous());
+        passes[static_cast<size_t>(p)].push_back(f.cpu().view({-1, table.classes, f.size(1)}));
       return OkStatus();
     });
   };
   if (lanes != nullptr) {
-    TEMPERA_TRY(lanes->ParallelFor(table.steps, one_step));
+    TEMPERA_TRY(lanes->ParallelFor(table.steps, pass));
   } else {
-    for (int64_t k = 0; k < table.steps; ++k) TEMPERA_TRY(one_step(k));
+    TEMPERA_TRY(pass(0));
   }
   for (size_t i = 0; i < network.temporal_slots().size(); ++i) {
-    std::vector<at::Tensor> rows;
-    for (const auto& step : of_step) rows.push_back(step[i]);
-    table.features.push_back(at::stack(rows));
+    std::vector<at::Tensor> steps;
+    for (const auto& features : passes) steps.push_back(features[i]);
+    table.features.push_back(steps.size() == 1 ? steps[0].contiguous() : at::cat(steps));
   }
   return table;
 }
@@ -97,7 +124,7 @@ void FeatureCache::Read(int64_t i, int64_t k, int64_t c, float* out) const {
 namespace {
 
 // Least squared error over shrinks of [min, max]; both ends shrink together, zero stays inside.
-void BestCode(const float* v, int64_t n, int bits, float* scale, uint8_t* zero, uint8_t* codes) {
+void BestCode(const float* v, int64_t n, int bits, int shrinks, float* scale, uint8_t* zero, uint8_t* codes) {
   const int top = (1 << bits) - 1;
   float low = 0, high = 0;
   for (int64_t j = 0; j < n; ++j) {
@@ -105,7 +132,7 @@ void BestCode(const float* v, int64_t n, int bits, float* scale, uint8_t* zero, 
     high = std::max(high, v[j]);
   }
   double best = INFINITY;
-  for (int shrink = 0; shrink < 80; ++shrink) {
+  for (int shrink = 0; shrink < shrinks; ++shrink) {
     const float f = 1.0f - 0.01f * static_cast<float>(shrink);
     const float s = std::max((high - low) * f / static_cast<float>(top), 1e-8f);
     const int z = std::clamp(static_cast<int>(std::nearbyint(-low * f / s)), 0, top);
@@ -129,7 +156,8 @@ void BestCode(const float* v, int64_t n, int bits, float* scale, uint8_t* zero, 
 
 }  // namespace
 
-FeatureCache BuildCache(const FeatureTable& exact, int bits) {
+FeatureCache BuildCache(const FeatureTable& exact, int bits, CacheRounding rounding) {
+  const int shrinks = rounding == CacheRounding::kSearch ? 80 : 1;
   FeatureCache cache;
   cache.bits = bits;
   cache.steps = exact.steps;
@@ -148,7 +176,7 @@ FeatureCache BuildCache(const FeatureTable& exact, int bits) {
       std::vector<uint8_t> codes(static_cast<size_t>(column.width));
       const float* values = feature.const_data_ptr<float>();
       for (int64_t row = 0; row < exact.steps * exact.classes; ++row) {
-        BestCode(values + row * column.width, column.width, bits,
+        BestCode(values + row * column.width, column.width, bits, shrinks,
                  column.scale.mutable_data_ptr<float>() + row, column.zero.mutable_data_ptr<uint8_t>() + row,
                  codes.data());
         uint8_t* out = column.codes.mutable_data_ptr<uint8_t>() + row * stride;
@@ -273,7 +301,7 @@ FeatureErrors CompareFeatures(const FeatureTable& exact, const FeatureTable& tab
 }
 
 namespace {
-int64_t ClassOf(const nn::ForwardContext& ctx, int64_t row) {
+int64_t ColumnOf(const nn::ForwardContext& ctx, int64_t row) {
   return ctx.condition.empty() ? 0 : ctx.condition[static_cast<size_t>(row)];
 }
 }  // namespace
@@ -283,7 +311,7 @@ at::Tensor TableSource::Get(const nn::Slot& slot, const nn::ForwardContext& ctx,
   const at::Tensor& feature = table_.features[static_cast<size_t>(slot.temporal_index)];
   std::vector<int64_t> rows;
   for (int64_t r = 0; r < ctx.rows(); ++r)
-    rows.push_back(ctx.step[static_cast<size_t>(r)] * table_.classes + ClassOf(ctx, r));
+    rows.push_back(ctx.step[static_cast<size_t>(r)] * table_.classes + ColumnOf(ctx, r));
   return feature.view({-1, feature.size(2)})
       .index_select(0, at::tensor(rows, at::kLong))
       .to(ctx.timestep.device());
@@ -298,7 +326,7 @@ at::Tensor ServingSource::Get(const nn::Slot& slot, const nn::ForwardContext& ct
   at::Tensor value = all ? at::empty({ctx.rows(), column.width}, at::kFloat) : compute().cpu().contiguous();
   float* out = value.mutable_data_ptr<float>();
   for (int64_t r = 0; r < ctx.rows(); ++r) {
-    const int64_t k = ctx.step[static_cast<size_t>(r)], c = ClassOf(ctx, r);
+    const int64_t k = ctx.step[static_cast<size_t>(r)], c = ColumnOf(ctx, r);
     if (column.row_of_step[static_cast<size_t>(k)] >= 0)
       cache_.Read(static_cast<int64_t>(i), k, c, out + r * column.width);
     if (reference_ == nullptr) continue;

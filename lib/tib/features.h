@@ -17,20 +17,28 @@
 
 namespace tempera {
 
-// emb[k, c, i] for every step k, class c (one pseudo-class where there is none) and feature i.
+// emb[k, c, i] for every step k, condition c and feature i. A condition is a class of a class-conditional
+// model, or one of a list of prompts where time depends on the prompt; where it depends on nothing else there
+// is one condition.
 struct FeatureTable {
   int64_t steps = 0, classes = 1;
   std::vector<at::Tensor> features;  // [i]: [K, C, N_i] f32
 };
 
-// A context of the table's rows (all classes at step k, or rows [begin, end) of the K*C rows in order).
-nn::ForwardContext TableContext(const Denoiser& network, const std::vector<double>& timesteps, int64_t begin,
-                                int64_t end);
+// What time may depend on, of all conditions that a network has by itself: its classes, or nothing.
+nn::Conditioning OwnConditions(const Denoiser& network);
+// A context of the rows k * C + c of a table, C = the rows of `conditions`, at least 1.
+nn::ForwardContext TableContext(const Denoiser& network, const std::vector<double>& timesteps,
+                                const nn::Conditioning& conditions, const std::vector<int64_t>& rows);
+// The rows of step k; all of them.
+std::vector<int64_t> RowsOfStep(const nn::Conditioning& conditions, int64_t k);
+std::vector<int64_t> AllRows(const nn::Conditioning& conditions, size_t steps);
 
-// Runs the time layers in their present state for every (step, class).
-// On the calling thread where `lanes` is null.
+// Runs the time layers in their present state for every step and condition: a step by itself on each lane,
+// or, where `lanes` is null, all steps in one pass on the calling thread.
 Result<FeatureTable> ComputeFeatures(const CallScope& scope, const Denoiser& network,
-                                     const std::vector<double>& timesteps, Lanes* lanes);
+                                     const std::vector<double>& timesteps, const nn::Conditioning& conditions,
+                                     Lanes* lanes);
 
 // Features quantized at `bits` per (k, c, i): the code with the least squared error over 80 shrinks of the
 // min-max range (Source: TFMQ-DM's cache-based maintenance; the grid is that of its weight search). 32 bits:
@@ -51,7 +59,9 @@ struct FeatureCache {
   // emb^[k, c, i]; REQUIRES: cached. Writes N_i values.
   void Read(int64_t i, int64_t k, int64_t c, float* out) const;
 };
-FeatureCache BuildCache(const FeatureTable& exact, int bits);
+// How a code is found: by the search above, or from min to max, which costs one pass over the values.
+enum class CacheRounding : uint8_t { kSearch, kMinMax };
+FeatureCache BuildCache(const FeatureTable& exact, int bits, CacheRounding rounding);
 // The cache's values as a table; REQUIRES: full().
 FeatureTable Dequantized(const FeatureCache& cache);
 

@@ -57,7 +57,7 @@ nn::TensorMap ExportReference(const Denoiser& network, const std::vector<std::st
   for (const at::Tensor& f : exact.features) of_features += f.numel();
   for (const std::string& name : parameters) of_layers += network.parameters().at(name).numel();
   nn::TensorMap out;
-  if (of_layers < of_features) {
+  if (of_layers < of_features || network.info().added_width > 0) {
     for (const std::string& name : parameters)
       out[name] = network.parameters().at(name).to(at::kHalf).contiguous();
   } else {
@@ -67,6 +67,13 @@ nn::TensorMap ExportReference(const Denoiser& network, const std::vector<std::st
   return out;
 }
 
+Result<std::unique_ptr<Denoiser>> BuildReferenceLayers(const Json& config, const Denoiser& network,
+                                                       std::shared_ptr<const WeightSource> source) {
+  nn::Params params(source, network.device());
+  params.SetAbsent([&](const std::string& name) { return !source->tensors().contains(name); });
+  return BuildDenoiser(config, source->label(), params);
+}
+
 Result<FeatureTable> ImportReference(const CallScope& scope, const Json& config, const Denoiser& network,
                                      const std::vector<double>& timesteps,
                                      std::shared_ptr<const WeightSource> source) {
@@ -74,10 +81,8 @@ Result<FeatureTable> ImportReference(const CallScope& scope, const Json& config,
   const int64_t classes = std::max<int64_t>(1, network.info().classes);
   const std::string first = "reference." + network.temporal_slots().front()->name;
   if (!source->tensors().contains(first)) {
-    nn::Params params(source, network.device());
-    params.SetAbsent([&](const std::string& name) { return !source->tensors().contains(name); });
-    TEMPERA_ASSIGN(const auto layers, BuildDenoiser(config, source->label(), params));
-    return ComputeFeatures(scope, *layers, timesteps, nullptr);
+    TEMPERA_ASSIGN(const auto layers, BuildReferenceLayers(config, network, source));
+    return ComputeFeatures(scope, *layers, timesteps, OwnConditions(*layers), nullptr);
   }
   FeatureTable table{.steps = steps, .classes = classes, .features = {}};
   for (const nn::Slot* slot : network.temporal_slots()) {

@@ -77,10 +77,17 @@ Result<TibTrace> TraceTib(Denoiser& network) {
     const at::Tensor x = at::zeros({1, info.in_channels, height, width}, options).set_requires_grad(true);
     nn::ForwardContext ctx;
     ctx.timestep = at::ones({1}, options).set_requires_grad(true);
-    if (info.classes > 0) {
+    const auto zeros = [&](at::IntArrayRef shape) {
+      return at::zeros(shape, options).set_requires_grad(true);
+    };
+    if (info.classes > 0)
       ctx.on.label = at::zeros({1}, at::TensorOptions(at::kLong).device(network.device()));
-      ctx.condition = {0};
+    if (info.context_width > 0) ctx.on.context = zeros({1, 2, info.context_width});
+    if (info.added_width > 0) {
+      ctx.on.pooled = zeros({1, info.added_width - info.size_width});
+      ctx.on.sizes = zeros({1, 1});
     }
+    if (info.guidance_width > 0) ctx.on.guidance = zeros({1, info.guidance_width});
     Recorder recorder;
     ctx.listener = &recorder;
     (void)network.Forward(ctx, x);
@@ -92,13 +99,17 @@ Result<TibTrace> TraceTib(Denoiser& network) {
     std::set<size_t> temporal, read_by_temporal;
     for (size_t i = 0; i < count; ++i) {
       reach[i] = Behind(recorder.calls[i].output.grad_fn().get(), layer_of);
-      if (reach[i].leaves.contains(x.unsafeGetTensorImpl())) continue;
+      if (reach[i].leaves.contains(x.unsafeGetTensorImpl()) ||
+          (ctx.on.context.defined() && reach[i].leaves.contains(ctx.on.context.unsafeGetTensorImpl())))
+        continue;
       temporal.insert(i);
       read_by_temporal.insert(reach[i].layers.begin(), reach[i].layers.end());
     }
 
     TibTrace trace;
-    trace.temporal_class = info.classes > 0 ? TemporalClass::kB : TemporalClass::kA;
+    trace.temporal_class = info.added_width > 0 ? TemporalClass::kC
+                           : info.classes > 0   ? TemporalClass::kB
+                                                : TemporalClass::kA;
     std::set<const void*> leaves;
     for (const size_t i : temporal) {
       nn::Slot* slot = network.FindSlot(recorder.calls[i].slot->name);

@@ -15,6 +15,7 @@ namespace tempera {
 enum class TemporalClass : char {
   kA = 'A',  // nothing: one value a step
   kB = 'B',  // a class label: one value a (step, class)
+  kC = 'C',  // the prompt: values of each request's own
 };
 
 struct TibTrace {
@@ -24,10 +25,10 @@ struct TibTrace {
   std::vector<std::string> parameters;  // names of all parameters that the features depend on, sorted
 };
 
-// Runs one recorded pass on a small input and walks its gradient graph: a layer is temporal if tau or the
-// class label reaches its output and x does not; it makes a feature if no other temporal layer reads it. Sets
-// temporal_index of the features' slots. Internal if the family's own list of temporal layers is another one.
-// REQUIRES: every slot in State::kFloat.
+// Runs one recorded pass on a small input and walks its gradient graph: a layer is temporal if tau or what
+// time depends on beside it reaches its output, x and the context do not; it makes a feature if no other
+// temporal layer reads it. Sets temporal_index of the features' slots. Internal if the family's own list of
+// temporal layers is another one. REQUIRES: every slot in State::kFloat.
 Result<TibTrace> TraceTib(Denoiser& network);
 
 }  // namespace tempera

@@ -221,6 +221,13 @@ Result<TensorView> WeightSource::Find(const std::string& name) const {
   return it->second;
 }
 
+std::vector<std::string> WeightSource::files() const {
+  std::vector<std::string> names;
+  for (const auto& [name, file] : files_) names.push_back(name);
+  if (where_.ends_with(".index.json")) names.push_back(fs::path(where_).filename().string());
+  return names;
+}
+
 Result<std::string> WeightSource::Digest() const {
   Sha256 all;
   for (const auto& [name, file] : files_) {

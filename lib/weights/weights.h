@@ -63,6 +63,8 @@ class WeightSource {
   // Metadata of a single file ("__metadata__"), or empty.
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   const std::string& label() const { return label_; }
+  // Names of the files that hold it within the folder, the index of a sharded one among them.
+  std::vector<std::string> files() const;
   // SHA-256 over the digests (as text) of all weight files in name order: the identity of the weights. Reads
   // them all.
   Result<std::string> Digest() const;

@@ -43,7 +43,8 @@ class FakeEngine final : public Engine {
     if (info_.classes == 0 && r.class_label) return InvalidArgument("class_label: the model has no classes");
     if (r.class_label && (*r.class_label < 0 || *r.class_label >= info_.classes))
       return InvalidArgument("class_label: got ", *r.class_label, ", want 0 to ", info_.classes - 1);
-    out.class_label = r.class_label.value_or(-1);
+    out.wish.class_label = r.class_label;
+    out.wish.size = {info_.height, info_.width};
     out.preview_interval = r.preview_interval;
     return out;
   }

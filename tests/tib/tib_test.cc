@@ -56,14 +56,15 @@ class Features : public testing::Test {
   FeatureTable exact;
   void SetUp() override {
     ASSERT_TRUE(TraceTib(*network).ok());
-    exact = *ComputeFeatures(kScope, *network, kTimesteps, nullptr);
+    exact = *ComputeFeatures(kScope, *network, kTimesteps, OwnConditions(*network), nullptr);
   }
 };
 
 TEST_F(Features, TableHoldsWhatTheLayersGiveForEveryStepAndClass) {
   ASSERT_EQ(exact.steps, 5);
   ASSERT_EQ(exact.classes, 10);
-  nn::ForwardContext ctx = TableContext(*network, kTimesteps, 37, 38);  // step 3, class 7
+  nn::ForwardContext ctx =
+      TableContext(*network, kTimesteps, OwnConditions(*network), {37});  // step 3, class 7
   const auto features = network->TemporalFeatures(ctx);
   for (size_t i = 0; i < features.size(); ++i) {
     // Ten rows at once may round differently from one: the last bits of a product of 64 terms.
@@ -75,7 +76,7 @@ TEST_F(Features, TableHoldsWhatTheLayersGiveForEveryStepAndClass) {
 
 TEST_F(Features, CacheErrorIsAtMostThatOfTheMinMaxGrid) {
   for (const int bits : {4, 5, 6, 8}) {
-    const FeatureTable cached = Dequantized(BuildCache(exact, bits));
+    const FeatureTable cached = Dequantized(BuildCache(exact, bits, CacheRounding::kSearch));
     for (size_t i = 0; i < exact.features.size(); ++i)
       for (int64_t k = 0; k < exact.steps; ++k)
         for (int64_t c = 0; c < exact.classes; ++c) {
@@ -89,7 +90,7 @@ TEST_F(Features, CacheErrorIsAtMostThatOfTheMinMaxGrid) {
               << bits;
         }
   }
-  const FeatureTable half = Dequantized(BuildCache(exact, 32));
+  const FeatureTable half = Dequantized(BuildCache(exact, 32, CacheRounding::kSearch));
   for (size_t i = 0; i < exact.features.size(); ++i)
     EXPECT_LE((half.features[i] - exact.features[i]).abs().max().item<double>(),
               exact.features[i].abs().max().item<double>() / 2048);
@@ -107,7 +108,7 @@ TEST_F(Features, SelectionTakesTheSmallerErrorAndPruningKeepsWhatItChose) {
   EXPECT_EQ(s.choice[0][0], Strategy::kCache) << "a tie goes to the cache";
   EXPECT_FALSE(s.all_cached());
   EXPECT_TRUE(Select(exact, layers, cached, "cache").all_cached());
-  const FeatureCache full = BuildCache(exact, 8), pruned = Prune(full, s);
+  const FeatureCache full = BuildCache(exact, 8, CacheRounding::kSearch), pruned = Prune(full, s);
   EXPECT_FALSE(pruned.full());
   EXPECT_EQ(pruned.entries(), full.entries() - exact.classes);
   EXPECT_EQ(pruned.columns[1].row_of_step[3], -1);
@@ -118,9 +119,9 @@ TEST_F(Features, SelectionTakesTheSmallerErrorAndPruningKeepsWhatItChose) {
 }
 
 TEST_F(Features, ServingReadsTheCacheRunsNoLayerAndSeesAFlippedBit) {
-  const FeatureCache cache = BuildCache(exact, 8);
+  const FeatureCache cache = BuildCache(exact, 8, CacheRounding::kSearch);
   const auto serve = [&](int64_t step, int64_t label, double* error) {
-    nn::ForwardContext ctx = TableContext(*network, kTimesteps, step * 10 + label, step * 10 + label + 1);
+    nn::ForwardContext ctx = TableContext(*network, kTimesteps, OwnConditions(*network), {step * 10 + label});
     ServingSource source(cache, &exact);
     ctx.features = &source;
     (void)network->TemporalFeatures(ctx);

@@ -1,0 +1,77 @@
+// What stands around a denoiser: prompts and classes become its conditions, its latents become pictures.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "models/autoencoder.h"
+#include "models/family.h"
+#include "models/folder.h"
+#include "models/text_encoder.h"
+#include "nn/context.h"
+#include "stages/wish.h"
+#include "text/clip_tokenizer.h"
+
+namespace tempera {
+
+// What the denoiser is given for it: rows of one sample, against the wish and for it under guidance.
+struct Conditions {
+  nn::Conditioning on;
+  int64_t rows = 1;
+};
+
+class Stages {
+ public:
+  // Loads what `folder` has beside its network, and checks that it fits the network. InvalidArgument names
+  // part and field.
+  static Result<std::unique_ptr<Stages>> Open(const ModelFolder& folder, const DenoiserInfo& network);
+
+  bool takes_prompt() const { return !encoders_.empty(); }
+  int64_t classes() const;  // 0: takes no class
+  // Of the picture for one of the latent; 1 without a first stage.
+  int64_t factor() const { return first_stage_ ? first_stage_->info().factor : 1; }
+  int64_t latent_channels() const { return latent_channels_; }
+  int64_t image_channels() const;
+  // Resident bytes of all parts.
+  int64_t bytes() const;
+
+  // Whether Encode will take it, and what the caller should know, "prompt: ...": reads the prompts, runs no
+  // network. Errors begin with the field of the request.
+  Result<std::vector<std::string>> Check(const Wish& wish) const;
+  Result<Conditions> Encode(const Wish& wish) const;
+  // latent: [B, C, h, w], as the sampler leaves it -> [B, C', H, W], about -1 to 1.
+  at::Tensor Decode(const at::Tensor& latent) const;
+
+ private:
+  struct Encoder {
+    std::string name;
+    std::shared_ptr<const ClipTokenizer> tokenizer;
+    std::unique_ptr<TextEncoder> network;
+  };
+  // Hidden states of all encoders side by side, and the last one's pooled vector. `skip`: layers left out
+  // more than usual.
+  struct Text {
+    at::Tensor hidden, pooled;  // [1, T, D], [1, P]
+  };
+  // `chunks`: prompts in chunks, at least so many; 0: one, cut.
+  Result<Text> EncodeText(const std::vector<std::string>& prompts, const char* field, int64_t skip,
+                          int64_t chunks) const;
+  Result<int64_t> ChunksOf(const std::vector<std::string>& prompts, const char* field) const;
+  Result<Conditions> EncodePrompt(const Wish& wish) const;
+  // One a text encoder.
+  std::vector<std::string> Prompts(const std::string& first, const std::optional<std::string>& second) const;
+  bool Guided(const Wish& wish) const { return wish.guidance > 1 && guidance_width_ == 0; }
+
+  PipelineKind kind_ = PipelineKind::kPixel;
+  bool zeros_for_no_negative_ = false;
+  int64_t latent_channels_ = 0, guidance_width_ = 0, label_classes_ = 0;
+  std::unique_ptr<Autoencoder> first_stage_;
+  std::vector<Encoder> encoders_;
+  at::Tensor class_embedding_;  // [classes + 1, D]; the last row stands for no class
+};
+
+}  // namespace tempera
