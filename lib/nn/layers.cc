@@ -6,12 +6,32 @@
 
 namespace tempera::nn {
 
-Result<Activation> FindActivation(std::string_view name) {
-  if (name == "silu" || name == "swish") return Activation([](const at::Tensor& x) { return at::silu(x); });
-  if (name == "mish") return Activation([](const at::Tensor& x) { return at::mish(x); });
-  if (name == "gelu") return Activation([](const at::Tensor& x) { return at::gelu(x); });
-  if (name == "relu") return Activation([](const at::Tensor& x) { return at::relu(x); });
-  return InvalidArgument("act_fn is not supported, got \"", name, "\", want silu, swish, mish, gelu or relu");
+namespace {
+
+struct NamedActivation {
+  const char* name;
+  Activation run;
+};
+constexpr NamedActivation kActivations[] = {
+    {"silu", [](const at::Tensor& x) { return at::silu(x); }},
+    {"swish", [](const at::Tensor& x) { return at::silu(x); }},
+    {"mish", [](const at::Tensor& x) { return at::mish(x); }},
+    {"gelu", [](const at::Tensor& x) { return at::gelu(x); }},
+    {"quick_gelu", [](const at::Tensor& x) { return x * at::sigmoid(1.702 * x); }},
+    {"gelu_new", [](const at::Tensor& x) { return at::gelu(x, "tanh"); }},
+    {"gelu_pytorch_tanh", [](const at::Tensor& x) { return at::gelu(x, "tanh"); }},
+    {"relu", [](const at::Tensor& x) { return at::relu(x); }},
+};
+
+}  // namespace
+
+Result<Activation> FindActivation(std::string_view name, std::string_view field) {
+  std::string known;
+  for (const NamedActivation& row : kActivations) {
+    if (name == row.name) return row.run;
+    known += Cat(known.empty() ? "" : &row == std::end(kActivations) - 1 ? " or " : ", ", row.name);
+  }
+  return InvalidArgument(field, " is not supported, got \"", name, "\", want ", known);
 }
 
 Slot* Builder::Add(Slot slot, int64_t split) {
@@ -82,6 +102,48 @@ at::Tensor GroupNorm::operator()(const at::Tensor& x) const {
   return at::group_norm(x, groups, weight, bias, eps);
 }
 
+LayerNorm::LayerNorm(Builder& b, const std::string& name, int64_t size, double epsilon, bool affine)
+    : channels(size), eps(epsilon) {
+  if (!affine) return;
+  weight = b.params().Take(name + ".weight", {size}, Params::Init::kOnes);
+  bias = b.params().Take(name + ".bias", {size}, Params::Init::kZeros);
+}
+
+at::Tensor LayerNorm::operator()(const at::Tensor& x) const {
+  return at::layer_norm(x, {channels}, weight, bias, eps);
+}
+
+DotAttention::DotAttention(Builder& b, const std::string& name, int64_t head_count, int64_t head_dim,
+                           bool is_causal)
+    : scores(b.Matmul(name + ".scores")),
+      values(b.Matmul(name + ".values")),
+      heads(head_count),
+      scale(1.0 / std::sqrt(static_cast<double>(head_dim))),
+      causal(is_causal) {}
+
+at::Tensor DotAttention::operator()(ForwardContext& ctx, const at::Tensor& q_in, const at::Tensor& k_in,
+                                    const at::Tensor& v_in) const {
+  const auto split = [&](const at::Tensor& t) {
+    return t.view({t.size(0), t.size(1), heads, -1}).transpose(1, 2);
+  };
+  const auto in_float = [](const Slot& slot) {
+    return slot.state == State::kFloat || slot.activation_bits == 0;
+  };
+  const at::Tensor q = split(q_in), k = split(k_in), v = split(v_in);
+  at::Tensor mixed;
+  if (in_float(*scores) && in_float(*values)) {
+    mixed = at::scaled_dot_product_attention(q, k, v, {}, 0.0, causal, scale);
+  } else {
+    at::Tensor logits = RunMatmul(*scores, ctx, q, k) * scale;
+    if (causal) {
+      const at::Tensor hidden = at::ones({q.size(2), k.size(2)}, q.options().dtype(at::kBool)).triu(1);
+      logits = logits.masked_fill(hidden, -INFINITY);
+    }
+    mixed = RunMatmul(*values, ctx, at::softmax(logits, -1), v.transpose(-1, -2));
+  }
+  return mixed.transpose(1, 2).reshape(q_in.sizes());
+}
+
 PixelAttention::PixelAttention(Builder& b, const std::string& name, int64_t channels, int64_t head_dim,
                                int64_t norm_groups, double eps, double rescale_factor)
     : rescale(rescale_factor) {
@@ -90,8 +152,7 @@ PixelAttention::PixelAttention(Builder& b, const std::string& name, int64_t chan
            " channels, want 1 to ", channels);
     return;
   }
-  heads = channels / head_dim;
-  scale = 1.0 / std::sqrt(static_cast<double>(head_dim));
+  const int64_t heads = channels / head_dim;
   if (norm_groups > 0) norm.emplace(b, name + ".group_norm", channels, norm_groups, eps);
   // Checkpoints from before diffusers 0.17 name the projections query, key, value and proj_attn.
   const auto projection = [&](const char* now, const char* before, int64_t in, int64_t out) {
@@ -103,8 +164,7 @@ PixelAttention::PixelAttention(Builder& b, const std::string& name, int64_t chan
   to_q = projection("to_q", "query", channels, inner);
   to_k = projection("to_k", "key", channels, inner);
   to_v = projection("to_v", "value", channels, inner);
-  scores = b.Matmul(name + ".scores");
-  values = b.Matmul(name + ".values");
+  attention = DotAttention(b, name, heads, head_dim);
   to_out = projection("to_out.0", "proj_attn", inner, channels);
 }
 
@@ -112,17 +172,8 @@ at::Tensor PixelAttention::operator()(ForwardContext& ctx, const at::Tensor& x) 
   const int64_t batch = x.size(0), channels = x.size(1), pixels = x.size(2) * x.size(3);
   at::Tensor h = norm ? (*norm)(x) : x;
   h = h.reshape({batch, channels, pixels}).transpose(1, 2).contiguous();  // [B, T, C]
-  const auto split = [&](const at::Tensor& t) { return t.view({batch, pixels, heads, -1}).transpose(1, 2); };
-  const at::Tensor q = split(Run(*to_q, ctx, h)), k = split(Run(*to_k, ctx, h)),
-                   v = split(Run(*to_v, ctx, h));
-  at::Tensor mixed;
-  if (scores->state == State::kFloat || scores->activation_bits == 0) {
-    mixed = at::scaled_dot_product_attention(q, k, v, {}, 0.0, false, scale);
-  } else {
-    const at::Tensor weights = at::softmax(RunMatmul(*scores, ctx, q, k) * scale, -1);
-    mixed = RunMatmul(*values, ctx, weights, v.transpose(-1, -2));
-  }
-  mixed = mixed.transpose(1, 2).reshape({batch, pixels, -1});
+  const at::Tensor q = Run(*to_q, ctx, h), k = Run(*to_k, ctx, h), v = Run(*to_v, ctx, h);
+  const at::Tensor mixed = attention(ctx, q, k, v);
   const at::Tensor out = Run(*to_out, ctx, mixed).transpose(1, 2).reshape(x.sizes());
   return (out + x) / rescale;
 }
