@@ -6,12 +6,32 @@
 
 namespace tempera::nn {
 
-Result<Activation> FindActivation(std::string_view name) {
-  if (name == "silu" || name == "swish") return Activation([](const at::Tensor& x) { return at::silu(x); });
-  if (name == "mish") return Activation([](const at::Tensor& x) { return at::mish(x); });
-  if (name == "gelu") return Activation([](const at::Tensor& x) { return at::gelu(x); });
-  if (name == "relu") return Activation([](const at::Tensor& x) { return at::relu(x); });
-  return InvalidArgument("act_fn is not supported, got \"", name, "\", want silu, swish, mish, gelu or relu");
+namespace {
+
+struct NamedActivation {
+  const char* name;
+  Activation run;
+};
+constexpr NamedActivation kActivations[] = {
+    {"silu", [](const at::Tensor& x) { return at::silu(x); }},
+    {"swish", [](const at::Tensor& x) { return at::silu(x); }},
+    {"mish", [](const at::Tensor& x) { return at::mish(x); }},
+    {"gelu", [](const at::Tensor& x) { return at::gelu(x); }},
+    {"quick_gelu", [](const at::Tensor& x) { return x * at::sigmoid(1.702 * x); }},
+    {"gelu_new", [](const at::Tensor& x) { return at::gelu(x, "tanh"); }},
+    {"gelu_pytorch_tanh", [](const at::Tensor& x) { return at::gelu(x, "tanh"); }},
+    {"relu", [](const at::Tensor& x) { return at::relu(x); }},
+};
+
+}  // namespace
+
+Result<Activation> FindActivation(std::string_view name, std::string_view field) {
+  std::string known;
+  for (const NamedActivation& row : kActivations) {
+    if (name == row.name) return row.run;
+    known += Cat(known.empty() ? "" : &row == std::end(kActivations) - 1 ? " or " : ", ", row.name);
+  }
+  return InvalidArgument(field, " is not supported, got \"", name, "\", want ", known);
 }
 
 Slot* Builder::Add(Slot slot, int64_t split) {
@@ -82,64 +102,72 @@ at::Tensor GroupNorm::operator()(const at::Tensor& x) const {
   return at::group_norm(x, groups, weight, bias, eps);
 }
 
-LayerNorm::LayerNorm(Builder& b, const std::string& name, int64_t channels, double epsilon)
-    : weight(b.params().Take(name + ".weight", {channels}, Params::Init::kOnes)),
-      bias(b.params().Take(name + ".bias", {channels}, Params::Init::kZeros)),
-      eps(epsilon) {}
+LayerNorm::LayerNorm(Builder& b, const std::string& name, int64_t size, double epsilon, bool affine)
+    : channels(size), eps(epsilon) {
+  if (!affine) return;
+  weight = b.params().Take(name + ".weight", {size}, Params::Init::kOnes);
+  bias = b.params().Take(name + ".bias", {size}, Params::Init::kZeros);
+}
 
 at::Tensor LayerNorm::operator()(const at::Tensor& x) const {
-  return at::layer_norm(x, {x.size(-1)}, weight, bias, eps);
+  return at::layer_norm(x, {channels}, weight, bias, eps);
 }
 
-at::Tensor Attend(const Slot& scores, const Slot& values, ForwardContext& ctx, const at::Tensor& q,
-                  const at::Tensor& k, const at::Tensor& v, double scale) {
-  if (scores.state == State::kFloat || scores.activation_bits == 0)
-    return at::scaled_dot_product_attention(q, k, v, {}, 0.0, false, scale);
-  // Every row of q by itself, so any number of them gives the same numbers; an observer wants all at once.
-  constexpr int64_t kProducts = 1 << 23;
-  const int64_t step = scores.state == State::kObserve
-                           ? q.size(2)
-                           : std::max<int64_t>(1, kProducts / (q.size(0) * q.size(1) * k.size(2)));
-  const at::Tensor columns = v.transpose(-1, -2);
-  std::vector<at::Tensor> parts;
-  for (int64_t begin = 0; begin < q.size(2); begin += step) {
-    const at::Tensor rows = q.narrow(2, begin, std::min(step, q.size(2) - begin));
-    parts.push_back(
-        RunMatmul(values, ctx, at::softmax(RunMatmul(scores, ctx, rows, k) * scale, -1), columns));
+DotAttention::DotAttention(Builder& b, const std::string& name, int64_t head_count, int64_t head_dim,
+                           bool is_causal)
+    : scores(b.Matmul(name + ".scores")),
+      values(b.Matmul(name + ".values")),
+      heads(head_count),
+      scale(1.0 / std::sqrt(static_cast<double>(head_dim))),
+      causal(is_causal) {}
+
+at::Tensor DotAttention::operator()(ForwardContext& ctx, const at::Tensor& q_in, const at::Tensor& k_in,
+                                    const at::Tensor& v_in) const {
+  const auto split = [&](const at::Tensor& t) {
+    return t.view({t.size(0), t.size(1), heads, -1}).transpose(1, 2);
+  };
+  const auto in_float = [](const Slot& slot) {
+    return slot.state == State::kFloat || slot.activation_bits == 0;
+  };
+  const at::Tensor q = split(q_in), k = split(k_in), v = split(v_in);
+  at::Tensor mixed;
+  if (in_float(*scores) && in_float(*values)) {
+    mixed = at::scaled_dot_product_attention(q, k, v, {}, 0.0, causal, scale);
+  } else {
+    // Every row of q by itself, so any number of them gives the same numbers; an observer wants all at once.
+    constexpr int64_t kProducts = 1 << 23;
+    const int64_t step = scores->state == State::kObserve
+                             ? q.size(2)
+                             : std::max<int64_t>(1, kProducts / (q.size(0) * q.size(1) * k.size(2)));
+    std::vector<at::Tensor> parts;
+    for (int64_t begin = 0; begin < q.size(2); begin += step) {
+      const int64_t count = std::min(step, q.size(2) - begin);
+      at::Tensor logits = RunMatmul(*scores, ctx, q.narrow(2, begin, count), k) * scale;
+      if (causal) {
+        const at::Tensor hidden = at::ones({count, k.size(2)}, q.options().dtype(at::kBool)).triu(begin + 1);
+        logits = logits.masked_fill(hidden, -INFINITY);
+      }
+      parts.push_back(RunMatmul(*values, ctx, at::softmax(logits, -1), v.transpose(-1, -2)));
+    }
+    mixed = parts.size() == 1 ? parts[0] : at::cat(parts, 2);
   }
-  return parts.size() == 1 ? parts[0] : at::cat(parts, 2);
+  return mixed.transpose(1, 2).reshape(q_in.sizes());
 }
-
-namespace {
-
-at::Tensor SplitHeads(const at::Tensor& x, int64_t heads) {  // [B, T, h D] -> [B, h, T, D]
-  return x.view({x.size(0), x.size(1), heads, -1}).transpose(1, 2);
-}
-
-at::Tensor JoinHeads(const at::Tensor& x) {  // and back
-  return x.transpose(1, 2).reshape({x.size(0), x.size(2), -1});
-}
-
-}  // namespace
 
 TokenAttention::TokenAttention(Builder& b, const std::string& name, int64_t width, int64_t source_width,
-                               int64_t head_count, int64_t head_dim)
-    : heads(head_count), scale(1.0 / std::sqrt(static_cast<double>(head_dim))) {
-  const int64_t inner = head_count * head_dim;
+                               int64_t heads, int64_t head_dim) {
+  const int64_t inner = heads * head_dim;
   to_q = b.Linear(name + ".to_q", Role::kLinear, width, inner, false);
   to_k = b.Linear(name + ".to_k", Role::kLinear, source_width, inner, false);
   to_v = b.Linear(name + ".to_v", Role::kLinear, source_width, inner, false);
-  scores = b.Matmul(name + ".scores");
-  values = b.Matmul(name + ".values");
+  attention = DotAttention(b, name, heads, head_dim);
   to_out = b.Linear(name + ".to_out.0", Role::kLinear, inner, width);
 }
 
 at::Tensor TokenAttention::operator()(ForwardContext& ctx, const at::Tensor& x,
                                       const at::Tensor& source) const {
-  const at::Tensor q = SplitHeads(Run(*to_q, ctx, x), heads);
-  const at::Tensor k = SplitHeads(Run(*to_k, ctx, source), heads);
-  const at::Tensor v = SplitHeads(Run(*to_v, ctx, source), heads);
-  return Run(*to_out, ctx, JoinHeads(Attend(*scores, *values, ctx, q, k, v, scale)));
+  return Run(*to_out, ctx,
+             attention(ctx, Run(*to_q, ctx, x), Run(*to_k, ctx, source), Run(*to_v, ctx, source)));
 }
 
 PixelAttention::PixelAttention(Builder& b, const std::string& name, int64_t channels, int64_t head_dim,
@@ -150,8 +178,7 @@ PixelAttention::PixelAttention(Builder& b, const std::string& name, int64_t chan
            " channels, want 1 to ", channels);
     return;
   }
-  heads = channels / head_dim;
-  scale = 1.0 / std::sqrt(static_cast<double>(head_dim));
+  const int64_t heads = channels / head_dim;
   if (norm_groups > 0) norm.emplace(b, name + ".group_norm", channels, norm_groups, eps);
   // Checkpoints from before diffusers 0.17 name the projections query, key, value and proj_attn.
   const auto projection = [&](const char* now, const char* before, int64_t in, int64_t out) {
@@ -163,8 +190,7 @@ PixelAttention::PixelAttention(Builder& b, const std::string& name, int64_t chan
   to_q = projection("to_q", "query", channels, inner);
   to_k = projection("to_k", "key", channels, inner);
   to_v = projection("to_v", "value", channels, inner);
-  scores = b.Matmul(name + ".scores");
-  values = b.Matmul(name + ".values");
+  attention = DotAttention(b, name, heads, head_dim);
   to_out = projection("to_out.0", "proj_attn", inner, channels);
 }
 
@@ -172,9 +198,8 @@ at::Tensor PixelAttention::operator()(ForwardContext& ctx, const at::Tensor& x) 
   const int64_t batch = x.size(0), channels = x.size(1), pixels = x.size(2) * x.size(3);
   at::Tensor h = norm ? (*norm)(x) : x;
   h = h.reshape({batch, channels, pixels}).transpose(1, 2).contiguous();  // [B, T, C]
-  const at::Tensor q = SplitHeads(Run(*to_q, ctx, h), heads), k = SplitHeads(Run(*to_k, ctx, h), heads),
-                   v = SplitHeads(Run(*to_v, ctx, h), heads);
-  const at::Tensor mixed = JoinHeads(Attend(*scores, *values, ctx, q, k, v, scale));
+  const at::Tensor q = Run(*to_q, ctx, h), k = Run(*to_k, ctx, h), v = Run(*to_v, ctx, h);
+  const at::Tensor mixed = attention(ctx, q, k, v);
   const at::Tensor out = Run(*to_out, ctx, mixed).transpose(1, 2).reshape(x.sizes());
   return (out + x) / rescale;
 }

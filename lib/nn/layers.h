@@ -14,9 +14,10 @@
 
 namespace tempera::nn {
 
-// "silu" ("swish"), "mish", "gelu", "relu".
+// By the names of diffusers and transformers: "silu" ("swish"), "gelu", "quick_gelu" ... Another name is
+// InvalidArgument "<field> is not supported, ..." that lists them all.
 using Activation = at::Tensor (*)(const at::Tensor&);
-Result<Activation> FindActivation(std::string_view name);
+Result<Activation> FindActivation(std::string_view name, std::string_view field = "act_fn");
 
 // What a model's constructor builds with: parameters come in, slots go into the model's own list, in
 // execution order.
@@ -59,26 +60,35 @@ struct GroupNorm {
 };
 
 struct LayerNorm {
-  at::Tensor weight, bias;  // [C]
+  at::Tensor weight, bias;  // [C], undefined if not affine
+  int64_t channels = 1;
   double eps = 1e-5;
   LayerNorm() = default;
-  LayerNorm(Builder& b, const std::string& name, int64_t channels, double epsilon = 1e-5);
+  LayerNorm(Builder& b, const std::string& name, int64_t size, double epsilon, bool affine = true);
   at::Tensor operator()(const at::Tensor& x) const;  // x: [..., C]
 };
 
-// softmax(q k^T * scale) v for every head, with the operands' slots of role kMatmul. q: [B, h, T, D],
-// k, v: [B, h, S, D] -> [B, h, T, D]. Holds the products of a bounded number of rows at a time.
-at::Tensor Attend(const Slot& scores, const Slot& values, ForwardContext& ctx, const at::Tensor& q,
-                  const at::Tensor& k, const at::Tensor& v, double scale);
+// softmax(q k^T / sqrt(D)) v in every head, between the projections of an attention layer. Fused where both
+// products are in float: the scores then never lie in memory as a whole.
+struct DotAttention {
+  Slot *scores = nullptr, *values = nullptr;
+  int64_t heads = 1;
+  double scale = 1;
+  bool causal = false;  // query t sees keys 0 .. t
+  DotAttention() = default;
+  DotAttention(Builder& b, const std::string& name, int64_t head_count, int64_t head_dim,
+               bool is_causal = false);
+  // q: [B, T, heads * D]; k, v: [B, S, heads * D] -> [B, T, heads * D]
+  at::Tensor operator()(ForwardContext& ctx, const at::Tensor& q, const at::Tensor& k,
+                        const at::Tensor& v) const;
+};
 
 // Attention of tokens on themselves or on a context, as diffusers' Attention without norm and residual.
 struct TokenAttention {
-  Slot *to_q = nullptr, *to_k = nullptr, *to_v = nullptr, *to_out = nullptr, *scores = nullptr,
-       *values = nullptr;
-  int64_t heads = 1;
-  double scale = 1;
+  Slot *to_q = nullptr, *to_k = nullptr, *to_v = nullptr, *to_out = nullptr;
+  DotAttention attention;
   TokenAttention() = default;
-  TokenAttention(Builder& b, const std::string& name, int64_t width, int64_t source_width, int64_t head_count,
+  TokenAttention(Builder& b, const std::string& name, int64_t width, int64_t source_width, int64_t heads,
                  int64_t head_dim);
   // x: [B, T, width], source: [B, S, source_width] -> [B, T, width]
   at::Tensor operator()(ForwardContext& ctx, const at::Tensor& x, const at::Tensor& source) const;
@@ -88,10 +98,9 @@ struct TokenAttention {
 // k, v and output projections, residual, division by `rescale`.
 struct PixelAttention {
   std::optional<GroupNorm> norm;
-  Slot *to_q = nullptr, *to_k = nullptr, *to_v = nullptr, *to_out = nullptr, *scores = nullptr,
-       *values = nullptr;
-  int64_t heads = 1;
-  double scale = 1, rescale = 1;
+  Slot *to_q = nullptr, *to_k = nullptr, *to_v = nullptr, *to_out = nullptr;
+  DotAttention attention;
+  double rescale = 1;
   PixelAttention() = default;
   // norm_groups 0: no norm. floor(channels / head_dim) heads.
   PixelAttention(Builder& b, const std::string& name, int64_t channels, int64_t head_dim, int64_t norm_groups,

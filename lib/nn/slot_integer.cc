@@ -145,10 +145,10 @@ at::Tensor RunIntegerMatmul(const Slot& slot, const ForwardContext& ctx, const a
   Scratch& scratch = LaneScratch();
   std::vector<int32_t> zeros(static_cast<size_t>(n));
   std::vector<float> scales(static_cast<size_t>(n));
+  const std::vector<Range> ranges_a = RowRanges(slot, slot.parts[0], a, ctx),
+                           ranges_b = RowRanges(slot, slot.parts[1], b, ctx);
   for (int64_t r = 0; r < batch; ++r) {
-    const int64_t step = ctx.step.empty() ? -1 : ctx.step[static_cast<size_t>(r)];
-    const Range& ra = slot.RangeAt(slot.parts[0], step);
-    const Range& rb = slot.RangeAt(slot.parts[1], step);
+    const Range &ra = ranges_a[static_cast<size_t>(r)], &rb = ranges_b[static_cast<size_t>(r)];
     std::fill(zeros.begin(), zeros.end(), rb.zero);
     std::fill(scales.begin(), scales.end(), rb.scale);
     for (int64_t h = 0; h < heads; ++h) {

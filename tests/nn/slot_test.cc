@@ -170,13 +170,17 @@ TEST(Slot, AttentionProductsAgree) {
     const at::Tensor a = at::randn({2, 3, 10, 8}), b = at::randn({2, 3, 7, 8});
     ForwardContext ctx;
     ctx.step = {0, 1};
-    slot.state = State::kSimulate;
-    const at::Tensor simulated = RunMatmul(slot, ctx, a, b);
-    const at::Tensor bound = at::matmul(FakeQuantize(a, slot, slot.parts[0], ctx).abs(),
-                                        FakeQuantize(b, slot, slot.parts[1], ctx).abs().transpose(-1, -2)) *
-                             (16 * std::numeric_limits<float>::epsilon());
-    slot.state = State::kInteger;
-    EXPECT_TRUE(((RunMatmul(slot, ctx, a, b) - simulated).abs() <= bound).all().item<bool>()) << bits;
+    for (const bool dynamic : {false, true}) {
+      slot.dynamic = dynamic;
+      slot.state = State::kSimulate;
+      const at::Tensor simulated = RunMatmul(slot, ctx, a, b);
+      const at::Tensor bound = at::matmul(FakeQuantize(a, slot, slot.parts[0], ctx).abs(),
+                                          FakeQuantize(b, slot, slot.parts[1], ctx).abs().transpose(-1, -2)) *
+                               (16 * std::numeric_limits<float>::epsilon());
+      slot.state = State::kInteger;
+      EXPECT_TRUE(((RunMatmul(slot, ctx, a, b) - simulated).abs() <= bound).all().item<bool>())
+          << bits << (dynamic ? " with each row's own range" : "");
+    }
   }
 }
 
