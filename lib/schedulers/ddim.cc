@@ -10,73 +10,55 @@
 namespace tempera {
 namespace {
 
-constexpr std::array<std::string_view, 3> kBetaSchedules{"linear", "scaled_linear", "squaredcos_cap_v2"};
-
 // All in float, as diffusers computes them on float tensors.
 struct Coefficients {
-  float alpha;      // cumulative, at the step
-  float mean;       // of x_0: sqrt(alpha') with alpha' at the step that comes next
-  float direction;  // of the predicted noise: sqrt(1 - alpha' - sigma^2)
-  float sigma;      // of the noise that is drawn
+  SchedulerFacts::Mix at;  // the step
+  float mean;              // of x_0: sqrt(alpha') with alpha' at the step that comes next
+  float direction;         // of the predicted noise: sqrt(1 - alpha' - sigma^2)
+  float sigma;             // of the noise that is drawn
 };
 
 class Ddim final : public Scheduler {
  public:
-  Ddim(const SchedulerRow& row, DiscreteOptions options, Json config, double eta,
-       const std::vector<int64_t>& timesteps, std::vector<Coefficients> coefficients)
-      : options_(std::move(options)), coefficients_(std::move(coefficients)) {
-    name_ = row.name;
-    timesteps_.assign(timesteps.begin(), timesteps.end());
-    train_timesteps_ = options_.num_train_timesteps;
-    eta_ = eta;
-    config_ = std::move(config);
-  }
+  Ddim(SchedulerFacts facts, DiscreteOptions options, std::vector<Coefficients> coefficients)
+      : Scheduler(std::move(facts)), options_(std::move(options)), coefficients_(std::move(coefficients)) {}
 
   at::Tensor Step(const at::Tensor& model_output, int64_t k, const at::Tensor& x, NoiseSource& noise,
                   SamplerState&) const override {
     TEMPERA_CHECK(k >= 0 && k < static_cast<int64_t>(coefficients_.size()), "no such step");
     const Coefficients& c = coefficients_[k];
     const at::Tensor output = MeanChannels(model_output, x);
-    const at::Tensor sample = PredictSample(options_, c.alpha, x, output);
+    const at::Tensor sample = PredictSample(options_, c.at.signal, c.at.noise, x, output);
     const at::Tensor mean = sample * c.mean;
-    const at::Tensor next = mean + Noise(c, x, output) * c.direction;
-    if (eta_ == 0) return next;
+    // The noise follows from the output as it came, before x_0 is clamped.
+    const at::Tensor next = mean + PredictNoise(options_, c.at.signal, c.at.noise, x, output) * c.direction;
+    if (eta() == 0) return next;
     return next + noise.Randn(x.sizes()).to(x.device()) * c.sigma;
   }
 
  private:
-  // The noise that the network sees in x. It follows from the output as it came, before x_0 is clamped,
-  // except where the output is x_0 itself.
-  at::Tensor Noise(const Coefficients& c, const at::Tensor& x, const at::Tensor& output) const {
-    const float root = std::sqrt(c.alpha), noise_root = std::sqrt(1 - c.alpha);
-    switch (options_.prediction()) {
-      case Prediction::kEpsilon:
-        return output;
-      case Prediction::kSample:
-        return (x - output * root) / noise_root;
-      case Prediction::kV:
-        return output * root + x * noise_root;
-    }
-    return output;
-  }
-
   const DiscreteOptions options_;
   const std::vector<Coefficients> coefficients_;
 };
 
 Result<std::shared_ptr<const Scheduler>> Create(const SchedulerRow& row, const SchedulerRequest& request) {
-  Fields fields(request.config, request.label);
-  TEMPERA_ASSIGN(const DiscreteOptions options, ReadDiscrete(fields, request, kBetaSchedules));
+  Options options(row, request);
+  DiscreteOptions o{.clip_sample = true};
+  ReadDiscrete(options, {.clips = true, .thresholds = true, .rescales = true}, o);
   bool set_alpha_to_one = true;
-  fields.Get("set_alpha_to_one", set_alpha_to_one);
-  TEMPERA_TRY(FinishOptions(fields, row, request));
-  TEMPERA_ASSIGN(const std::vector<int64_t> timesteps, DiscreteTimesteps(options, row, request));
-  TEMPERA_ASSIGN(const std::vector<float> alphas, AlphasCumprod(options, request.label));
+  options.Get("set_alpha_to_one", set_alpha_to_one);
+  TEMPERA_TRY(options.Finish());
+  TEMPERA_ASSIGN(std::vector<double> timesteps,
+                 SpacedTimesteps(options, o, {.below = o.num_train_timesteps}));
+  TEMPERA_ASSIGN(const std::vector<float> alphas, AlphasCumprod(o, request.label));
 
   const double eta = request.eta.value_or(0);
-  const int64_t gap = options.num_train_timesteps / static_cast<int64_t>(timesteps.size());
+  const auto steps = static_cast<int64_t>(timesteps.size()), gap = o.num_train_timesteps / steps;
+  SchedulerFacts facts = options.Facts(o.num_train_timesteps, steps);
+  facts.eta = eta;
   std::vector<Coefficients> coefficients;
-  for (const int64_t t : timesteps) {
+  for (const double tau : timesteps) {
+    const auto t = static_cast<int64_t>(tau);
     // The next timestep by the even gap, even where the spacing is uneven: so diffusers computes it.
     const float alpha = alphas[t];
     const float next = t >= gap ? alphas[t - gap] : set_alpha_to_one ? 1.0f : alphas[0];
@@ -90,14 +72,13 @@ Result<std::shared_ptr<const Scheduler>> Create(const SchedulerRow& row, const S
                                ", want at most 1");
       rest = 0;
     }
-    const Coefficients c{alpha, std::sqrt(next), std::sqrt(rest), sigma};
-    TEMPERA_TRY(CheckFiniteStep(options, request.label, t, alpha, std::array{c.mean, c.direction, c.sigma}));
+    const Coefficients c{MixOf(alpha), std::sqrt(next), std::sqrt(rest), sigma};
+    TEMPERA_TRY(CheckFiniteStep(o, request.label, t, alpha, std::array{c.mean, c.direction, c.sigma}));
+    facts.mixes.push_back(c.at);
     coefficients.push_back(c);
   }
-  Json config = options.ToJson(row.class_name);
-  config["set_alpha_to_one"] = set_alpha_to_one;
-  return std::make_shared<const Ddim>(row, options, std::move(config), eta, timesteps,
-                                      std::move(coefficients));
+  facts.timesteps = std::move(timesteps);
+  return std::make_shared<const Ddim>(std::move(facts), std::move(o), std::move(coefficients));
 }
 
 }  // namespace
@@ -107,6 +88,7 @@ extern const SchedulerRow kDdim{
     .class_name = "DDIMScheduler",
     .summary = "Denoising diffusion implicit models: few steps, deterministic at eta 0.",
     .default_steps = 50,
+    .takes = {.eta = true, .spacing = true},
     .create = &Create,
 };
 

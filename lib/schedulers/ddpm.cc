@@ -2,9 +2,6 @@
 // 2102.09672.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/exp.h>
-#include <ATen/ops/item.h>
-#include <ATen/ops/log.h>
-#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/sqrt.h>
 
 #include <array>
@@ -12,44 +9,33 @@
 #include <utility>
 
 #include "schedulers/discrete.h"
+#include "schedulers/float_math.h"
 
 namespace tempera {
 namespace {
 
-constexpr std::array<std::string_view, 5> kBetaSchedules{"linear", "scaled_linear", "squaredcos_cap_v2",
-                                                         "laplace", "sigmoid"};
-constexpr std::array<std::string_view, 6> kVarianceTypes{
-    "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned", "learned_range"};
+constexpr std::array<std::string_view, 5> kDdpmBetaSchedules{"linear", "scaled_linear", "squaredcos_cap_v2",
+                                                             "laplace", "sigmoid"};
 
 // All in float, as diffusers computes them on float tensors.
 struct Coefficients {
-  float alpha;             // cumulative, at the step
+  SchedulerFacts::Mix at;  // the step
   float of_sample, of_x;   // the posterior's mean is of_sample * x_0 + of_x * x
   float sigma;             // of the noise, for a fixed variance
   float min_log, max_log;  // logarithms of the posterior's variance and of beta: the ends of a learned range
 };
 
-// LibTorch's own exp and log: their last bit may differ from libm's.
-float Log(float v) { return at::log(at::scalar_tensor(v, at::kFloat)).item<float>(); }
-float ExpHalf(float v) { return at::exp(at::scalar_tensor(v, at::kFloat) * 0.5).item<float>(); }
-
 class Ddpm final : public Scheduler {
  public:
-  Ddpm(const SchedulerRow& row, DiscreteOptions options, Json config, std::string variance_type,
-       const std::vector<int64_t>& timesteps, std::vector<Coefficients> coefficients)
-      : options_(std::move(options)),
+  Ddpm(SchedulerFacts facts, DiscreteOptions options, std::string variance_type,
+       std::vector<Coefficients> coefficients)
+      : Scheduler(std::move(facts)),
+        options_(std::move(options)),
         variance_type_(std::move(variance_type)),
-        coefficients_(std::move(coefficients)) {
-    name_ = row.name;
-    timesteps_.assign(timesteps.begin(), timesteps.end());
-    train_timesteps_ = options_.num_train_timesteps;
-    config_ = std::move(config);
-  }
+        coefficients_(std::move(coefficients)) {}
 
   Status CheckOutput(int64_t channels, int64_t output_channels) const override {
-    if (Learned() && output_channels != 2 * channels)
-      return InvalidArgument("variance_type: ", variance_type_, " does not fit the network, got ",
-                             output_channels, " channels, want ", 2 * channels);
+    if (Learned()) return CheckLearnedVariance(variance_type_, channels, output_channels);
     return Scheduler::CheckOutput(channels, output_channels);
   }
 
@@ -57,9 +43,10 @@ class Ddpm final : public Scheduler {
                   SamplerState&) const override {
     TEMPERA_CHECK(k >= 0 && k < static_cast<int64_t>(coefficients_.size()), "no such step");
     const Coefficients& c = coefficients_[k];
-    const at::Tensor sample = PredictSample(options_, c.alpha, x, MeanChannels(model_output, x));
+    const at::Tensor sample =
+        PredictSample(options_, c.at.signal, c.at.noise, x, MeanChannels(model_output, x));
     const at::Tensor mean = sample * c.of_sample + x * c.of_x;
-    if (timesteps_[k] == 0) return mean;
+    if (timesteps()[k] == 0) return mean;
     const at::Tensor draw = noise.Randn(x.sizes()).to(x.device());
     if (!Learned()) return mean + draw * c.sigma;
     return mean + LearnedSigma(c, model_output.narrow(1, x.size(1), x.size(1))) * draw;
@@ -81,47 +68,50 @@ class Ddpm final : public Scheduler {
 };
 
 Result<std::shared_ptr<const Scheduler>> Create(const SchedulerRow& row, const SchedulerRequest& request) {
-  if (request.eta.value_or(0) != 0)
-    return InvalidArgument("eta: ", row.name, " has a noise of its own, got ", *request.eta, ", want 0");
-  Fields fields(request.config, request.label);
-  TEMPERA_ASSIGN(const DiscreteOptions options, ReadDiscrete(fields, request, kBetaSchedules));
+  Options options(row, request);
+  DiscreteOptions o{.clip_sample = true};
+  ReadDiscrete(options,
+               {.beta_schedules = kDdpmBetaSchedules, .clips = true, .thresholds = true, .rescales = true},
+               o);
   std::string variance_type = "fixed_small";
-  fields.Get("variance_type", variance_type);
-  TEMPERA_TRY(FinishOptions(fields, row, request));
-  TEMPERA_TRY(CheckWord(request.label, "variance_type", variance_type, kVarianceTypes));
-  TEMPERA_ASSIGN(const std::vector<int64_t> timesteps, DiscreteTimesteps(options, row, request));
-  TEMPERA_ASSIGN(const std::vector<float> alphas, AlphasCumprod(options, request.label));
+  options.GetWord("variance_type", variance_type, kVarianceTypes);
+  TEMPERA_TRY(options.Finish());
+  TEMPERA_ASSIGN(std::vector<double> timesteps,
+                 SpacedTimesteps(options, o, {.below = o.num_train_timesteps}));
+  TEMPERA_ASSIGN(const std::vector<float> alphas, AlphasCumprod(o, request.label));
 
+  SchedulerFacts facts = options.Facts(o.num_train_timesteps, static_cast<int64_t>(timesteps.size()));
   std::vector<Coefficients> coefficients;
   for (size_t k = 0; k < timesteps.size(); ++k) {
-    const float alpha = alphas[timesteps[k]];
-    const float next = k + 1 < timesteps.size() ? alphas[timesteps[k + 1]] : 1.0f;
+    const auto t = static_cast<int64_t>(timesteps[k]);
+    const float alpha = alphas[t];
+    const float next = k + 1 < timesteps.size() ? alphas[static_cast<int64_t>(timesteps[k + 1])] : 1.0f;
     const float step_alpha = alpha / next;  // of the jump from this step to the next
     const float step_beta = 1 - step_alpha;
     // The posterior's variance, kept above 0 for its logarithm.
     const float posterior = std::max((1 - next) / (1 - alpha) * step_beta, 1e-20f);
 
     Coefficients c{};
-    c.alpha = alpha;
+    c.at = MixOf(alpha);
     c.of_sample = (std::sqrt(next) * step_beta) / (1 - alpha);
     c.of_x = std::sqrt(step_alpha) * (1 - next) / (1 - alpha);
     if (variance_type == "fixed_small") c.sigma = std::sqrt(posterior);
-    if (variance_type == "fixed_small_log") c.sigma = ExpHalf(Log(posterior));
+    if (variance_type == "fixed_small_log") c.sigma = Exp(Log(posterior) * 0.5f);
     if (variance_type == "fixed_large") c.sigma = std::sqrt(step_beta);
     // diffusers takes the square root of this logarithm, which is no number; the logarithm's meaning is taken
     // here.
-    if (variance_type == "fixed_large_log") c.sigma = ExpHalf(Log(step_beta));
+    if (variance_type == "fixed_large_log") c.sigma = Exp(Log(step_beta) * 0.5f);
     if (variance_type == "learned_range") {
       c.min_log = Log(posterior);
       c.max_log = Log(step_beta);
     }
-    TEMPERA_TRY(CheckFiniteStep(options, request.label, timesteps[k], alpha,
+    TEMPERA_TRY(CheckFiniteStep(o, request.label, t, alpha,
                                 std::array{c.of_sample, c.of_x, c.sigma, c.min_log, c.max_log}));
+    facts.mixes.push_back(c.at);
     coefficients.push_back(c);
   }
-  Json config = options.ToJson(row.class_name);
-  config["variance_type"] = variance_type;
-  return std::make_shared<const Ddpm>(row, options, std::move(config), std::move(variance_type), timesteps,
+  facts.timesteps = std::move(timesteps);
+  return std::make_shared<const Ddpm>(std::move(facts), std::move(o), std::move(variance_type),
                                       std::move(coefficients));
 }
 
@@ -132,6 +122,7 @@ extern const SchedulerRow kDdpm{
     .class_name = "DDPMScheduler",
     .summary = "Denoising diffusion probabilistic models: ancestral sampling, many steps.",
     .default_steps = 1000,
+    .takes = {.spacing = true},
     .create = &Create,
 };
 
