@@ -81,6 +81,20 @@ Fields::Fields(const Json& object, std::string label) : object_(object), label_(
     status_ = InvalidArgument(label_, ": got ", Shown(object_), ", want a JSON object");
 }
 
+void Fields::Within(const char* key, int64_t value, int64_t low, int64_t high) {
+  if (value < low || value > high)
+    Fail(key, Cat("is out of range, got ", value, ", want ", low, " to ", high));
+}
+
+void Fields::OneOf(const char* key, const std::string& value, std::initializer_list<const char*> words) {
+  std::string known;
+  for (const char* word : words) {
+    if (value == word) return;
+    known += Cat(known.empty() ? "" : ", ", word);
+  }
+  Fail(key, Cat("is not supported, got \"", value, "\", want ", known));
+}
+
 void Fields::Fail(std::string_view key, std::string_view what) {
   if (status_.ok()) status_ = InvalidArgument(label_, ": ", key, " ", what);
 }

@@ -60,6 +60,9 @@ class Fields {
   }
   // Marks keys that are known and have no meaning here.
   void Ignore(std::initializer_list<const char*> keys);
+  // A value that was read: an error unless it is from low to high, or one of the words.
+  void Within(const char* key, int64_t value, int64_t low, int64_t high);
+  void OneOf(const char* key, const std::string& value, std::initializer_list<const char*> words);
   // Records "<label>: <key> <what>" unless an error is there already.
   void Fail(std::string_view key, std::string_view what);
 
