@@ -3,10 +3,10 @@
 #include <ATen/Parallel.h>
 #include <gmock/gmock.h>
 
-#include <cmath>
 #include <set>
 
 #include "base/temp_folder.h"
+#include "golden/formula.h"
 #include "golden/reader.h"
 #include "models/family.h"
 #include "nn/params.h"
@@ -31,51 +31,12 @@ Json ConfigOf(const Json& c) {
   return config;
 }
 
-// The numbers that Weight() of make.py says.
-std::vector<float> Weight(const std::string& name, const Shape& shape) {
-  uint64_t seed = 0xCBF29CE484222325;
-  for (const char byte : name) seed = (seed ^ static_cast<uint8_t>(byte)) * 0x100000001B3;
-  size_t count = 1, fan_in = 1;
-  for (size_t i = 0; i < shape.size(); ++i) {
-    count *= static_cast<size_t>(shape[i]);
-    if (i > 0) fan_in *= static_cast<size_t>(shape[i]);
-  }
-  std::vector<float> values(count);
-  for (size_t i = 0; i < count; ++i) {
-    uint64_t z = seed + (i + 1) * 0x9E3779B97F4A7C15;
-    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9;
-    z = (z ^ z >> 27) * 0x94D049BB133111EB;
-    const double u = static_cast<double>((z ^ z >> 31) >> 40) / 8388608.0 - 1;
-    values[i] = static_cast<float>(name.ends_with("bias") ? 0.15 * u
-                                   : shape.size() == 1    ? 1 + 0.3 * u
-                                                          : u * std::sqrt(3.0 / static_cast<double>(fan_in)));
-  }
-  return values;
-}
-
-// A file with these parameters of the case.
-Result<std::shared_ptr<const WeightSource>> WriteWeights(const TempFolder& folder, const Json& parameters) {
-  std::vector<std::vector<float>> numbers;
-  std::vector<TensorOut> tensors;
-  for (const auto& [name, json] : parameters.items()) {
-    const Shape shape = json.get<Shape>();
-    numbers.push_back(Weight(name, shape));
-    tensors.push_back({.name = name,
-                       .dtype = Dtype::kF32,
-                       .shape = shape,
-                       .bytes = {reinterpret_cast<const uint8_t*>(numbers.back().data()),
-                                 numbers.back().size() * sizeof(float)}});
-  }
-  folder.Write("unet/diffusion_pytorch_model.safetensors", SafetensorsBytes(std::move(tensors)));
-  return WeightSource::Open(folder / "unet", "diffusion_pytorch_model", "unet");
-}
-
 class UnetBlocks : public ::testing::TestWithParam<size_t> {
  protected:
   const Json& TheCase() const { return Golden().json["cases"][GetParam()]; }
   void SetUp() override {
     at::set_num_threads(1);  // as the golden was computed
-    const auto source = WriteWeights(folder_, TheCase()["parameters"]);
+    const auto source = golden::WriteWeights(folder_, "unet", TheCase()["parameters"]);
     ASSERT_TRUE(source.ok()) << source.status();
     nn::Params params(*source, at::kCPU);
     auto built = BuildDenoiser(ConfigOf(TheCase()), "unet/config.json", params);
@@ -231,7 +192,7 @@ TEST(UnetWeights, ErrorsNameTheFile) {
   const Json& c = Golden().json["cases"][5];
   const auto build = [&](const Json& parameters) {
     const TempFolder folder;
-    const auto source = WriteWeights(folder, parameters);
+    const auto source = golden::WriteWeights(folder, "unet", parameters);
     EXPECT_TRUE(source.ok()) << source.status();
     nn::Params params(*source, at::kCPU);
     return Message(BuildDenoiser(ConfigOf(c), "unet/config.json", params).status());

@@ -1,12 +1,13 @@
 """Makes one small UNet2DModel for each case and writes what it and each of its parts compute.
 
-Weights are not stored: Weight() below says each number, and the test computes the same ones. Writes golden.safetensors (<case>.x, .timesteps,
+Weights are not stored: formula.py says each number. Writes golden.safetensors (<case>.x, .timesteps,
 .class_labels, .eps, and .parts: SAMPLES numbers of the value that each part writes, in the order of the case's "parts") and golden.json (the
 cases, every parameter's shape, a tolerance for each part). Needs diffusers 0.42.1, torch 2.15.0 (CPU) and safetensors 0.8.0.
 """
 import json
 import math
 import os
+import sys
 
 import torch
 from diffusers import UNet2DModel
@@ -14,6 +15,9 @@ from safetensors.torch import save_file
 
 torch.set_num_threads(1)
 FOLDER = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(FOLDER, "../.."))
+from formula import Weight  # noqa: E402
+
 SAMPLES = 32
 BASE = {"sample_size": 8, "layers_per_block": 1, "attention_head_dim": 8}
 CASES = [
@@ -46,29 +50,6 @@ CASES = [
                 "mid_block_type": None, "resnet_time_scale_shift": "scale_shift",
                 "down_block_types": ["KDownBlock2D"] * 2, "up_block_types": ["KUpBlock2D"] * 2}},
 ]
-
-
-def Weight(name, shape):
-    """Number i is u = the upper 24 bits of splitmix64 at (FNV-1a of the name) + i, in [-1, 1), scaled by the kind of parameter."""
-    mask = (1 << 64) - 1
-    h = 0xCBF29CE484222325
-    for byte in name.encode():
-        h = (h ^ byte) * 0x100000001B3 & mask
-    n = math.prod(shape)
-    values = []
-    for i in range(n):
-        z = (h + (i + 1) * 0x9E3779B97F4A7C15) & mask
-        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & mask
-        z = (z ^ z >> 27) * 0x94D049BB133111EB & mask
-        values.append(((z ^ z >> 31) >> 40) / 8388608.0 - 1)
-    u = torch.tensor(values, dtype=torch.float64)
-    if name.endswith("bias"):
-        u = 0.15 * u
-    elif len(shape) == 1:
-        u = 1 + 0.3 * u
-    else:
-        u = u * math.sqrt(3.0 / math.prod(shape[1:]))
-    return u.float().view(shape)
 
 
 def Parts(model):
