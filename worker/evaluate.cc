@@ -29,7 +29,9 @@ Result<PaintedPairs> PaintPairs(const CallScope& scope, const Engine& engine, co
   std::atomic<int64_t> done{0};
   const Status ran = lanes.ParallelFor(count, [&](int64_t i) -> Status {
     const PicturePair& pair = out.pairs[static_cast<size_t>(i)];
-    GenerationRequest request{.class_label = pair.class_label, .seed = pair.seed};
+    GenerationRequest request;
+    request.class_label = pair.class_label;
+    request.seed = pair.seed;
     if (!pair.prompt.empty()) {
       request.prompt = pair.prompt;
       request.guidance = spec.guidance;

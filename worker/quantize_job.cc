@@ -133,7 +133,9 @@ Result<CalibrationPlan> MakePlan(const QuantSpec& spec, const ModelFolder& folde
   std::vector<nn::Conditioning> samples;
   for (int64_t i = 0; i < plan.samples; ++i) {
     const auto at_turn = [&](const auto& list) { return list[static_cast<size_t>(i) % list.size()]; };
-    Wish wish{.guidance = spec.guidance, .size = {spec.height, spec.width}};
+    Wish wish;
+    wish.guidance = spec.guidance;
+    wish.size = {spec.height, spec.width};
     if (!spec.prompts.empty()) wish.prompt = at_turn(spec.prompts);
     if (!spec.classes.empty()) wish.class_label = at_turn(spec.classes);
     TEMPERA_ASSIGN(Conditions conditions, stages->Encode(wish));

@@ -72,6 +72,28 @@ Result<Json> ParseJson(std::string_view text, std::string_view label) {
   return value;
 }
 
+Result<Json> ParsePythonJson(std::string_view text, std::string_view label) {
+  std::string quoted;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size();) {
+    size_t length = 1;
+    if (in_string && text[i] == '\\') {
+      length = 2;
+    } else if (text[i] == '"') {
+      in_string = !in_string;
+    } else if (!in_string) {
+      for (const std::string_view word : {"NaN", "Infinity", "-Infinity"})
+        if (text.substr(i).starts_with(word)) length = word.size();
+    }
+    const bool word = length > 2;
+    if (word) quoted += '"';
+    quoted += text.substr(i, length);
+    if (word) quoted += '"';
+    i += length;
+  }
+  return ParseJson(quoted, label);
+}
+
 std::string CanonicalJson(const Json& value) {
   return value.dump(-1, ' ', false, Json::error_handler_t::replace);
 }

@@ -19,6 +19,9 @@ using Json = nlohmann::json;
 // `label` names the text in errors (InvalidArgument).
 Result<Json> ParseJson(std::string_view text, std::string_view label);
 
+// The same, and numbers that Python writes and JSON has not: NaN, Infinity and -Infinity become strings.
+Result<Json> ParsePythonJson(std::string_view text, std::string_view label);
+
 // Keys sorted, no white space, doubles in shortest round-trip form: the same value gives the same bytes.
 std::string CanonicalJson(const Json& value);
 

@@ -16,7 +16,7 @@ constexpr uint64_t kConfigLimit = 16 << 20;
 struct PartRow {
   PipelineKind kind;
   const char* name;
-  std::initializer_list<const char*> classes;
+  std::vector<const char*> classes;
   const char* stem;  // of its weights; null: a tokenizer
 };
 constexpr const char* kDiffusers = "diffusion_pytorch_model";
@@ -47,7 +47,7 @@ constexpr const char* kLeftAside[] = {"safety_checker", "feature_extractor", "im
 
 Result<Json> ReadConfig(const fs::path& folder, const std::string& label) {
   TEMPERA_ASSIGN(const std::string text, ReadFile(folder / label, label, kConfigLimit));
-  TEMPERA_ASSIGN(Json json, ParseJson(text, label));
+  TEMPERA_ASSIGN(Json json, ParsePythonJson(text, label));
   if (!json.is_object()) return InvalidArgument(label, ": want a JSON object");
   return json;
 }

@@ -31,8 +31,8 @@ at::Generator Stream(uint64_t seed, uint64_t purpose, uint64_t index) {
 
 Result<std::unique_ptr<Quantizer>> Quantizer::Create(const CallScope& scope, const ModelFolder& folder,
                                                      const QuantSpec& spec, CalibrationPlan plan,
-                                                     Lanes& lanes) {
-  std::unique_ptr<Quantizer> q(new Quantizer(spec, lanes));
+                                                     SpillStore spill, Lanes& lanes) {
+  std::unique_ptr<Quantizer> q(new Quantizer(spec, std::move(spill), lanes));
   nn::Params params(folder.network.weights, at::kCPU);
   TEMPERA_ASSIGN(q->network_, BuildDenoiser(folder.network.config, folder.network.label, params));
   SchedulerRequest want{

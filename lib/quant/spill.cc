@@ -16,12 +16,14 @@ Result<at::Tensor> SpillStore::Make(at::IntArrayRef shape) {
   for (const int64_t side : shape) bytes *= side;
   if (*held_ + bytes <= budget_ || bytes == 0) {
     *held_ += bytes;
-    const auto storage = std::make_shared<at::Tensor>(at::empty(shape, at::kFloat));
+    // The tensor's own storage, let go of with the view.
+    at::Tensor storage = at::empty(shape, at::kFloat);
+    void* data = storage.mutable_data_ptr();
     return at::from_blob(
-        storage->mutable_data_ptr(), shape,
-        [storage, held = held_, bytes](void*) mutable {
+        data, shape,
+        [storage = std::move(storage), held = held_, bytes](void*) mutable {
           *held -= bytes;
-          storage.reset();
+          storage = at::Tensor();
         },
         at::kFloat);
   }
@@ -32,12 +34,12 @@ Result<at::Tensor> SpillStore::Make(at::IntArrayRef shape) {
     close(file);
     return FileError(error, "write values", "spill");
   }
-  void* data = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+  void* mapped = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
   const int error = errno;
   close(file);
-  if (data == MAP_FAILED) return FileError(error, "map values", "spill");
+  if (mapped == MAP_FAILED) return FileError(error, "map values", "spill");
   return at::from_blob(
-      data, shape, [bytes](void* p) { munmap(p, static_cast<size_t>(bytes)); }, at::kFloat);
+      mapped, shape, [bytes](void* p) { munmap(p, static_cast<size_t>(bytes)); }, at::kFloat);
 }
 
 void SpillStore::Release(const at::Tensor& tensor) {

@@ -123,7 +123,7 @@ Result<std::vector<std::string>> Stages::Check(const Wish& wish) const {
       const Encoder& e = encoders_[i];
       const auto read = e.tokenizer->Encode(prompts[i]);
       if (!read.ok()) return Annotate(read.status(), field);
-      if (read->truncated && !wish.long_prompt)
+      if (!read->dropped.empty() && !wish.long_prompt)
         warnings.push_back(Cat(field, ": cut to the ", e.tokenizer->max_length(), " tokens that ", e.name,
                                " reads, left out \"", read->dropped.substr(0, 200), "\""));
     }

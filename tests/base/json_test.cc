@@ -206,5 +206,15 @@ TEST(Fields, LongValuesAreShownInPart) {
   EXPECT_LT(Message(f.Finish()).size(), 120u);
 }
 
+TEST(ParsePythonJson, WordsForNumbersBecomeStrings) {
+  const auto json =
+      ParsePythonJson(R"({"a": -Infinity, "b": [NaN, Infinity], "NaN": "is \"Infinity\" too", "c": 1})", "x");
+  ASSERT_TRUE(json.ok()) << json.status();
+  EXPECT_EQ(*json,
+            Json({{"a", "-Infinity"}, {"b", {"NaN", "Infinity"}}, {"NaN", "is \"Infinity\" too"}, {"c", 1}}));
+  for (const char* bad : {"[-NaN]", "[Infinityx]", "[\"a\\", "[--Infinity]"})
+    EXPECT_FALSE(ParsePythonJson(bad, "x").ok()) << bad;
+}
+
 }  // namespace
 }  // namespace tempera

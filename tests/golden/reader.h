@@ -25,7 +25,7 @@ inline Json ReadJson(const std::filesystem::path& path) {
   std::ifstream in(path);
   std::stringstream text;
   text << in.rdbuf();
-  Result<Json> json = ParseJson(text.str(), path.string());
+  Result<Json> json = ParsePythonJson(text.str(), path.string());
   if (!json.ok()) ADD_FAILURE() << json.status();
   return json.ok() ? *json : Json();
 }
