@@ -1,0 +1,202 @@
+// Whole quantize jobs on latent and text-to-image pipelines: what is published paints from prompts, with the
+// stages in it.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "artifact/artifact.h"
+#include "base/files.h"
+#include "pipeline/engine.h"
+#include "worker/quantize_job.h"
+
+namespace tempera {
+namespace fs = std::filesystem;
+namespace {
+
+const CallScope kScope;
+
+class PipelineJob : public testing::Test {
+ protected:
+  fs::path root = fs::temp_directory_path() / ("tempera-pipeline-job-" + std::to_string(::getpid()));
+  void SetUp() override {
+    InitComputeThread();
+    fs::remove_all(root);
+    fs::create_directories(root);
+  }
+  void TearDown() override { fs::remove_all(root); }
+
+  static fs::path Model(const std::string& name) { return fs::absolute("golden/pipelines/" + name); }
+
+  static QuantRequest Small() {
+    QuantRequest r;
+    r.weight_bits = 8;
+    r.scheduler = "ddim";
+    r.steps = 4;
+    r.samples_per_step = 3;
+    r.max_iterations = 10;
+    r.batch = 8;
+    r.evaluation_pictures = 2;
+    return r;
+  }
+
+  Result<QuantizeJobOutput> Run(const QuantRequest& request, const std::string& name, const std::string& work,
+                                int threads = 2) {
+    TEMPERA_ASSIGN(const QuantSpec spec, ResolveSpec(request, Model(name)));
+    Lanes lanes(threads, &InitComputeThread);
+    return RunQuantizeJob(kScope,
+                          {.job_id = work,
+                           .spec = spec,
+                           .model_folder = Model(name),
+                           .work_folder = root / work,
+                           .notes = Json::object()},
+                          lanes, [](const JobProgress&) {});
+  }
+
+  static std::shared_ptr<const Engine> Load(const QuantizeJobOutput& out) {
+    const auto manifest = VerifyArtifact(kScope, out.folder, out.artifact_id);
+    EXPECT_TRUE(manifest.ok()) << manifest.status();
+    auto engine = Engine::LoadArtifact(kScope, out.folder, out.artifact_id, {});
+    EXPECT_TRUE(engine.ok()) << engine.status();
+    return engine.ok() ? *engine : nullptr;
+  }
+
+  static GenerationResult Paint(const Engine& engine, const GenerationRequest& request) {
+    const auto resolved = engine.Resolve(request);
+    EXPECT_TRUE(resolved.ok()) << resolved.status();
+    auto result = engine.Generate(kScope, *resolved, {});
+    EXPECT_TRUE(result.ok()) << result.status();
+    return *std::move(result);
+  }
+};
+
+double MeanSquare(const Picture& a, const Picture& b) {
+  EXPECT_EQ(a.pixels.size(), b.pixels.size());
+  double sum = 0;
+  for (size_t i = 0; i < a.pixels.size(); ++i) sum += std::pow(int{a.pixels[i]} - int{b.pixels[i]}, 2);
+  return sum / static_cast<double>(a.pixels.size());
+}
+
+// 8-bit codes leave about a hundredth of a feature; the features of another step or prompt differ by tenths.
+constexpr double kFeatureError = 0.1;
+
+TEST_F(PipelineJob, StableDiffusionIsServedFromItsCache) {
+  const auto out = Run(Small(), "sd1", "a");
+  ASSERT_TRUE(out.ok()) << out.status();
+  const auto engine = Load(*out);
+  ASSERT_NE(engine, nullptr);
+  EXPECT_TRUE(engine->info().takes_prompt);
+  EXPECT_GT(engine->info().stage_bytes, 0);
+  GenerationRequest request;
+  request.prompt = "a cat on a bench";
+  request.seed = 3;
+  const GenerationResult first = Paint(*engine, request), second = Paint(*engine, request);
+  EXPECT_EQ(first.latent_sha256, second.latent_sha256);
+  EXPECT_EQ(first.picture.pixels, second.picture.pixels);
+  ASSERT_EQ(first.steps.size(), 4u);
+  for (const StepEvent& step : first.steps) {
+    ASSERT_TRUE(step.temporal_feature_error.has_value());
+    EXPECT_LT(*step.temporal_feature_error, kFeatureError);
+  }
+  // Every feature was cached, so no time layer ran.
+  EXPECT_EQ(engine->TemporalMultiplications(), 0);
+  // The prompt matters, and so does the size.
+  request.prompt = "an old lighthouse";
+  EXPECT_NE(Paint(*engine, request).latent_sha256, first.latent_sha256);
+  request.height = 48;
+  const Picture tall = Paint(*engine, request).picture;
+  EXPECT_EQ(tall.height, 48);
+  EXPECT_EQ(tall.width, 32);
+}
+
+TEST_F(PipelineJob, StableDiffusionXlMakesFeaturesOfEachRequest) {
+  const auto two = Run(Small(), "sdxl", "a", 2), one = Run(Small(), "sdxl", "b", 1);
+  ASSERT_TRUE(two.ok()) << two.status();
+  ASSERT_TRUE(one.ok()) << one.status();
+  EXPECT_EQ(two->artifact_id, one->artifact_id);
+  const auto engine = Load(*two);
+  ASSERT_NE(engine, nullptr);
+  GenerationRequest request;
+  request.prompt = "a prompt that calibration never saw";
+  request.guidance = 4;
+  request.seed = 1;
+  const GenerationResult painted = Paint(*engine, request);
+  for (const StepEvent& step : painted.steps) {
+    ASSERT_TRUE(step.temporal_feature_error.has_value());
+    EXPECT_GT(*step.temporal_feature_error, 0);
+    EXPECT_LT(*step.temporal_feature_error, kFeatureError);
+  }
+  EXPECT_GT(engine->TemporalMultiplications(), 0);
+  // Near the full-precision picture of the same request, far from that of another prompt.
+  const auto full = Engine::LoadModel(kScope, Model("sdxl"));
+  ASSERT_TRUE(full.ok()) << full.status();
+  request.scheduler = "ddim";
+  request.steps = 4;
+  const Picture exact = Paint(**full, request).picture;
+  request.prompt = "something else";
+  EXPECT_LT(MeanSquare(painted.picture, exact), MeanSquare(Paint(**full, request).picture, exact));
+}
+
+TEST_F(PipelineJob, LatentModelsOfClassesAndOfNone) {
+  const auto of_class = Run(Small(), "ldm_class", "a");
+  ASSERT_TRUE(of_class.ok()) << of_class.status();
+  const auto engine = Load(*of_class);
+  ASSERT_NE(engine, nullptr);
+  EXPECT_EQ(engine->info().classes, 20);
+  GenerationRequest request;
+  EXPECT_FALSE(engine->Resolve(request).ok());
+  request.class_label = 19;
+  EXPECT_EQ(Paint(*engine, request).steps.size(), 4u);
+  request.class_label = 20;
+  EXPECT_FALSE(engine->Resolve(request).ok());
+
+  const auto plain = Run(Small(), "ldm_vq", "b");
+  ASSERT_TRUE(plain.ok()) << plain.status();
+  const auto latent = Load(*plain);
+  ASSERT_NE(latent, nullptr);
+  EXPECT_EQ(latent->info().size_step, 2);
+  EXPECT_EQ(Paint(*latent, {}).picture.width, 16);
+}
+
+TEST_F(PipelineJob, RequestsThatDoNotFitNameTheField) {
+  const auto engine = Engine::LoadModel(kScope, Model("sd1"));
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  const auto expect = [&](const char* field, const std::function<void(GenerationRequest&)>& change) {
+    GenerationRequest request;
+    request.prompt = "a cat";
+    change(request);
+    const auto resolved = (*engine)->Resolve(request);
+    ASSERT_FALSE(resolved.ok()) << field;
+    EXPECT_EQ(resolved.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(std::string(resolved.status().message()).substr(0, std::string(field).size()), field)
+        << resolved.status();
+  };
+  expect("prompt", [](auto& r) { r.prompt.reset(); });
+  expect("prompt", [](auto& r) { r.prompt = "caf\xc3("; });
+  expect("prompt", [](auto& r) { r.prompt = std::string(100000, 'a'); });
+  expect("negative_prompt", [](auto& r) { r.negative_prompt = "\xff"; });
+  expect("class_label", [](auto& r) { r.class_label = 1; });
+  expect("guidance", [](auto& r) { r.guidance = NAN; });
+  expect("guidance", [](auto& r) { r.guidance = -1; });
+  expect("guidance_rescale", [](auto& r) { r.guidance_rescale = 1.5; });
+  expect("height", [](auto& r) { r.height = 33; });
+  expect("width", [](auto& r) { r.width = 0; });
+  expect("width", [](auto& r) { r.width = 1 << 20; });
+  expect("clip_skip", [](auto& r) { r.clip_skip = 99; });
+  expect("clip_skip", [](auto& r) { r.clip_skip = -1; });
+  // Beyond the tokens that the encoder reads: told, or read in chunks.
+  GenerationRequest request;
+  for (int i = 0; i < 90; ++i) request.prompt = request.prompt.value_or("") + "cat ";
+  const auto cut = (*engine)->Resolve(request);
+  ASSERT_TRUE(cut.ok()) << cut.status();
+  ASSERT_EQ(cut->warnings.size(), 1u);
+  EXPECT_EQ(cut->warnings[0].substr(0, 28), "prompt: cut to the 77 tokens");
+  request.long_prompt = true;
+  request.steps = 2;
+  const auto whole = (*engine)->Resolve(request);
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  EXPECT_TRUE(whole->warnings.empty());
+  EXPECT_TRUE((*engine)->Generate(kScope, *whole, {}).ok());
+}
+
+}  // namespace
+}  // namespace tempera
