@@ -72,6 +72,22 @@ Result<Json> ParseJson(std::string_view text, std::string_view label) {
   return value;
 }
 
+Result<Json> ParsePythonJson(std::string_view text, std::string_view label) {
+  std::string quoted;
+  bool in_string = false;
+  while (!text.empty()) {
+    const size_t sign = text.starts_with('-') ? 1 : 0;
+    const bool infinite = !in_string && text.substr(sign).starts_with("Infinity");
+    const bool escape = in_string && text.starts_with('\\');
+    const size_t length = infinite ? sign + 8 : escape ? 2 : 1;
+    if (text.starts_with('"')) in_string = !in_string;
+    const std::string_view piece = text.substr(0, length);
+    quoted += infinite ? Cat('"', piece, '"') : std::string(piece);
+    text.remove_prefix(piece.size());
+  }
+  return ParseJson(quoted, label);
+}
+
 std::string CanonicalJson(const Json& value) {
   return value.dump(-1, ' ', false, Json::error_handler_t::replace);
 }

@@ -19,6 +19,10 @@ using Json = nlohmann::json;
 // `label` names the text in errors (InvalidArgument).
 Result<Json> ParseJson(std::string_view text, std::string_view label);
 
+// As ParseJson, for files that Python wrote: where JSON has no word for a number, its json module writes
+// Infinity or -Infinity. They are read as strings of that text.
+Result<Json> ParsePythonJson(std::string_view text, std::string_view label);
+
 // Keys sorted, no white space, doubles in shortest round-trip form: the same value gives the same bytes.
 std::string CanonicalJson(const Json& value);
 

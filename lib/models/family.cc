@@ -65,7 +65,7 @@ constexpr uint64_t kConfigLimit = 16 << 20;
 
 Result<Json> ReadConfig(const fs::path& folder, const std::string& label) {
   TEMPERA_ASSIGN(const std::string text, ReadFile(folder / label, label, kConfigLimit));
-  TEMPERA_ASSIGN(Json json, ParseJson(text, label));
+  TEMPERA_ASSIGN(Json json, ParsePythonJson(text, label));
   if (!json.is_object()) return InvalidArgument(label, ": want a JSON object");
   return json;
 }
