@@ -107,7 +107,7 @@ void AddQuantize(App& app, Typed& typed) {
   c->add_option("--override", o->overrides,
                 "Bits of one layer, LAYER=W or LAYER=W/A, 0 for float; repeatable")
       ->allow_extra_args(false);
-  c->add_option("--scheduler", o->scheduler, "Scheduler that the artifact will serve: ddim or ddpm");
+  c->add_option("--scheduler", o->scheduler, "Scheduler that the artifact will serve, by name; default: the model's own");
   c->add_option("--steps", o->steps, "Denoising steps that it will serve");
   c->add_option("--eta", o->eta, "Noise of each DDIM step, 0 to 1 (default 0)");
   c->add_option("--spacing", o->spacing, "How timesteps are chosen: leading, trailing or linspace");

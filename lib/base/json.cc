@@ -75,21 +75,15 @@ Result<Json> ParseJson(std::string_view text, std::string_view label) {
 Result<Json> ParsePythonJson(std::string_view text, std::string_view label) {
   std::string quoted;
   bool in_string = false;
-  for (size_t i = 0; i < text.size();) {
-    size_t length = 1;
-    if (in_string && text[i] == '\\') {
-      length = 2;
-    } else if (text[i] == '"') {
-      in_string = !in_string;
-    } else if (!in_string) {
-      for (const std::string_view word : {"NaN", "Infinity", "-Infinity"})
-        if (text.substr(i).starts_with(word)) length = word.size();
-    }
-    const bool word = length > 2;
-    if (word) quoted += '"';
-    quoted += text.substr(i, length);
-    if (word) quoted += '"';
-    i += length;
+  while (!text.empty()) {
+    const size_t sign = text.starts_with('-') ? 1 : 0;
+    const bool infinite = !in_string && text.substr(sign).starts_with("Infinity");
+    const bool escape = in_string && text.starts_with('\\');
+    const size_t length = infinite ? sign + 8 : escape ? 2 : 1;
+    if (text.starts_with('"')) in_string = !in_string;
+    const std::string_view piece = text.substr(0, length);
+    quoted += infinite ? Cat('"', piece, '"') : std::string(piece);
+    text.remove_prefix(piece.size());
   }
   return ParseJson(quoted, label);
 }

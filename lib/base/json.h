@@ -19,7 +19,8 @@ using Json = nlohmann::json;
 // `label` names the text in errors (InvalidArgument).
 Result<Json> ParseJson(std::string_view text, std::string_view label);
 
-// The same, and numbers that Python writes and JSON has not: NaN, Infinity and -Infinity become strings.
+// As ParseJson, for files that Python wrote: where JSON has no word for a number, its json module writes
+// Infinity or -Infinity. They are read as strings of that text.
 Result<Json> ParsePythonJson(std::string_view text, std::string_view label);
 
 // Keys sorted, no white space, doubles in shortest round-trip form: the same value gives the same bytes.

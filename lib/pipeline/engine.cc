@@ -173,7 +173,7 @@ Result<ResolvedGeneration> NetworkEngine::Resolve(const GenerationRequest& reque
                                                         .steps = request.steps,
                                                         .eta = request.eta}));
   r.scheduler = scheduler->name();
-  r.steps = request.steps.value_or(static_cast<int>(scheduler->timesteps().size()));
+  r.steps = request.steps.value_or(static_cast<int>(scheduler->steps()));
   r.eta = scheduler->eta();
   return r;
 }
@@ -344,7 +344,7 @@ Result<std::shared_ptr<const Engine>> Engine::LoadModel(const CallScope& scope,
   if (!info.class_names.empty() && static_cast<int64_t>(info.class_names.size()) != info.classes)
     return InvalidArgument("labels.json: got ", info.class_names.size(), " names, want ", info.classes);
   info.scheduler = scheduler->name();
-  info.steps = static_cast<int>(scheduler->timesteps().size());
+  info.steps = static_cast<int>(scheduler->steps());
   info.eta = scheduler->eta();
   for (const SchedulerRow& row : Schedulers()) info.schedulers.push_back(row.name);
   return engine;

@@ -277,8 +277,7 @@ Result<QuantSpec> ResolveSpec(const QuantRequest& r, const std::filesystem::path
                         .spacing = r.spacing};
   TEMPERA_ASSIGN(const auto scheduler, CreateScheduler(want));
   s.scheduler = scheduler->name();
-  s.steps = static_cast<int>(scheduler->timesteps().size());
-  if (r.steps) s.steps = *r.steps;
+  s.steps = static_cast<int>(scheduler->steps());
   s.eta = scheduler->eta();
   const auto spacing = scheduler->config().find("timestep_spacing");
   s.spacing = spacing != scheduler->config().end() && spacing->is_string() ? spacing->get<std::string>() : "";

@@ -28,15 +28,14 @@ struct DpmOptions {
   bool euler_at_final = false;
   std::optional<std::string> variance_type;
   double lambda_min_clipped = 0;
-  double flow_shift = 1;
-  bool use_dynamic_shifting = false;
+  ShiftOptions shift;
 
   bool data() const { return algorithm_type.ends_with("++"); }  // works on x_0, else on the noise
   bool stochastic() const { return algorithm_type.starts_with("sde"); }
   bool learned() const { return variance_type && variance_type->starts_with("learned"); }
 };
 
-// One step: of_x * x + sum of outputs[i] * (the output i evaluations ago) + noise * (a draw).
+// One step: (this) x * x + sum of outputs[i] * (the output i evaluations ago) + noise * (a draw).
 struct Update {
   float x = 0, noise = 0;
   std::array<float, kMaxOrder> outputs{};
@@ -169,15 +168,17 @@ class DpmSolver final : public Scheduler {
 };
 
 // Levels of flow matching: evenly spaced, then shifted.
-Result<Levels> FlowLevels(const Options& options, const DiscreteOptions& d, bool ends_at_zero, double shift,
-                          float least) {
+Result<Levels> FlowLevels(const Options& options, const DiscreteOptions& d, bool ends_at_zero,
+                          const ShiftOptions& shift, float least) {
   TEMPERA_ASSIGN(const int64_t steps, options.Steps(d.num_train_timesteps));
+  TEMPERA_ASSIGN(ShiftOptions moved, WithMu(options, shift));
+  moved.dynamic = false;  // the factor is known now
   const auto train = static_cast<double>(d.num_train_timesteps);
   const std::vector<double> signals = Linspace(1, 1 / train, steps + 1);
+  std::vector<double> sigmas;
+  for (int64_t k = 0; k < steps; ++k) sigmas.push_back(1 - signals[steps - k]);
   Levels levels;
-  for (int64_t k = 0; k < steps; ++k) {
-    const double even = 1 - signals[steps - k];
-    const double sigma = shift * even / (1 + (shift - 1) * even);
+  for (const double sigma : ShiftedLevels(sigmas, moved)) {
     levels.timesteps.push_back(std::trunc(sigma * train));
     levels.sigmas.push_back(static_cast<float>(sigma));
   }
@@ -216,19 +217,11 @@ void Read(Options& options, DiscreteOptions& d, LevelOptions& l, DpmOptions& o) 
     options.Check(
         std::find(kVarianceTypes.begin(), kVarianceTypes.end(), *o.variance_type) != kVarianceTypes.end(),
         "variance_type", *o.variance_type, "one of ", Joined(kVarianceTypes));
-  options.Get("use_flow_sigmas", l.flow);
-  options.Get("flow_shift", o.flow_shift);
-  options.Check(o.flow_shift > 0 && std::isfinite(o.flow_shift), "flow_shift", o.flow_shift,
-                "a positive number");
-  options.Get("use_dynamic_shifting", o.use_dynamic_shifting);
-  std::string shift_type = "exponential";
-  options.GetWord("time_shift_type", shift_type, kShiftTypes);
+  ReadFlow(options, d, kShiftTypes, l, o.shift);
   options.Check(!l.flow || l.spacing == LevelSpacing::kTimesteps, "use_flow_sigmas", "true",
                 "it without use_karras_sigmas and the like");
-  const bool flow = d.prediction() == Prediction::kFlow;
-  options.Check(!flow || l.flow, "use_flow_sigmas", "false", "true with prediction_type flow_prediction");
-  options.Check(!flow || o.data(), "prediction_type", d.prediction_type, "another with algorithm_type ",
-                o.algorithm_type);
+  options.Check(d.prediction() != Prediction::kFlow || o.data(), "prediction_type", d.prediction_type,
+                "another with algorithm_type ", o.algorithm_type);
 }
 
 Result<std::shared_ptr<const Scheduler>> Create(const SchedulerRow& row, const SchedulerRequest& request) {
@@ -241,15 +234,15 @@ Result<std::shared_ptr<const Scheduler>> Create(const SchedulerRow& row, const S
   TEMPERA_ASSIGN(std::vector<float> alphas, AlphasCumprod(d, request.label));
   const int64_t below = TimestepsAbove(o.lambda_min_clipped, alphas);
   const LevelTable table(d, std::move(alphas));
-  const double shift = o.use_dynamic_shifting && request.mu ? std::exp(*request.mu) : o.flow_shift;
-  // Only this beta schedule is trained on the fractions between its timesteps.
+  // So diffusers has it: under this beta schedule fractions are cut off instead.
   const bool rounds = d.beta_schedule != "squaredcos_cap_v2";
   TEMPERA_ASSIGN(Levels levels,
-                 l.flow ? FlowLevels(options, d, l.ends_at_zero, shift, table.least())
+                 l.flow ? FlowLevels(options, d, l.ends_at_zero, o.shift, table.least())
                         : PreservingLevels(options, d, l, table, {.below = below, .rounds = rounds}));
 
   const auto steps = static_cast<int64_t>(levels.timesteps.size());
-  SchedulerFacts facts = options.Facts(d.num_train_timesteps, steps);
+  TEMPERA_ASSIGN(const int64_t asked, options.Steps(d.num_train_timesteps));
+  SchedulerFacts facts = options.Facts(d.num_train_timesteps, asked);
   std::vector<Level> at;
   for (const float sigma : levels.sigmas) at.push_back(LevelOf(sigma, l.flow));
   std::vector<DpmSolver::Orders> updates(steps);

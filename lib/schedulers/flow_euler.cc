@@ -39,33 +39,10 @@ class FlowEuler final : public Scheduler {
   const bool stochastic_;
 };
 
-// How levels are moved towards noise.
-struct Shift {
-  double factor = 1;               // sigma -> factor sigma / (1 + (factor - 1) sigma)
-  bool dynamic = false;            // the same in another form: factor / (factor + 1 / sigma - 1)
-  std::optional<double> terminal;  // the least level after it; those between are stretched
-};
-
-// `Float`: what diffusers computes in, float for given levels and double for its own.
-template <typename Float>
-std::vector<double> Shifted(const std::vector<double>& levels, const Shift& shift) {
-  const auto factor = static_cast<Float>(shift.factor);
-  const auto less_one = static_cast<Float>(shift.factor - 1);
-  std::vector<Float> moved;
-  for (const double level : levels) {
-    const auto v = static_cast<Float>(level);
-    moved.push_back(shift.dynamic ? factor / (factor + (1 / v - 1)) : factor * v / (1 + less_one * v));
-  }
-  if (shift.terminal) {
-    const Float stretch = (1 - moved.back()) / static_cast<Float>(1 - *shift.terminal);
-    for (Float& v : moved) v = 1 - (1 - v) / stretch;
-  }
-  return {moved.begin(), moved.end()};
-}
-
 Status CheckGiven(const std::vector<double>& sigmas, int64_t steps) {
-  if (static_cast<int64_t>(sigmas.size()) != steps)
-    return InvalidArgument("sigmas: got ", sigmas.size(), " levels, want one for each of ", steps, " steps");
+  if (sigmas.empty() || static_cast<int64_t>(sigmas.size()) != steps)
+    return InvalidArgument("sigmas: got ", sigmas.size(), " levels, want one for each of ",
+                           std::max<int64_t>(steps, 1), " steps");
   for (size_t k = 0; k < sigmas.size(); ++k)
     if (!(sigmas[k] > 0 && sigmas[k] <= 1 && (k == 0 || sigmas[k] < sigmas[k - 1])))
       return InvalidArgument("sigmas: level ", k, " is wrong, got ", sigmas[k],
@@ -93,17 +70,9 @@ Result<std::shared_ptr<const Scheduler>> Create(const SchedulerRow& row, const S
   ReadTrainTimesteps(options, train);
   std::string prediction;
   options.GetPrediction(prediction, kKnown);
-  Shift shift;
-  options.Get("shift", shift.factor);
-  options.Check(shift.factor > 0 && std::isfinite(shift.factor), "shift", shift.factor, "a positive number");
-  options.Get("use_dynamic_shifting", shift.dynamic);
-  std::string shift_type = "exponential";
-  options.GetWord("time_shift_type", shift_type, kShiftTypes);
-  options.Get("shift_terminal", shift.terminal);
-  if (shift.terminal)
-    options.Check(*shift.terminal >= 0 && *shift.terminal < 1, "shift_terminal", *shift.terminal,
-                  "0 to less than 1");
-  if (shift.terminal == 0) shift.terminal.reset();
+  ShiftOptions shift;
+  ReadShift(options, "shift", kShiftTypes, shift);
+  ReadTerminal(options, shift);
   bool invert = false, stochastic = false;
   options.Get("invert_sigmas", invert);
   options.Get("stochastic_sampling", stochastic);
@@ -118,19 +87,17 @@ Result<std::shared_ptr<const Scheduler>> Create(const SchedulerRow& row, const S
   options.Get("max_image_seq_len", max_image_seq_len);
   TEMPERA_TRY(options.Finish());
 
-  SchedulerRequest counted = request;
-  if (request.sigmas && !request.steps) counted.steps = static_cast<int64_t>(request.sigmas->size());
-  TEMPERA_ASSIGN(const int64_t steps, Options(row, counted).Steps(train));
-  std::vector<double> levels =
-      request.sigmas ? *request.sigmas : OwnLevels(train, shift.factor, shift.dynamic, steps);
-  if (request.sigmas) TEMPERA_TRY(CheckGiven(levels, steps));
-  if (shift.dynamic) {
-    if (!request.mu) return InvalidArgument("mu: is missing, use_dynamic_shifting needs it");
-    shift.factor = shift_type == "linear" ? *request.mu : std::exp(*request.mu);
-    if (!(shift.factor > 0 && std::isfinite(shift.factor)))
-      return InvalidArgument("mu: got ", *request.mu, ", want one that shifts by a positive number");
+  std::vector<double> levels;
+  if (request.sigmas) {
+    levels = *request.sigmas;
+    TEMPERA_TRY(CheckGiven(levels, request.steps.value_or(static_cast<int64_t>(levels.size()))));
+  } else {
+    TEMPERA_ASSIGN(const int64_t own, options.Steps(train));
+    levels = OwnLevels(train, shift.factor, shift.dynamic, own);
   }
-  levels = request.sigmas ? Shifted<float>(levels, shift) : Shifted<double>(levels, shift);
+  const auto steps = static_cast<int64_t>(levels.size());
+  TEMPERA_ASSIGN(const ShiftOptions moved, WithMu(options, shift));
+  levels = ShiftedLevels(levels, moved, /*in_float=*/request.sigmas.has_value());
   if (o.spacing != LevelSpacing::kTimesteps) levels = SpacedLevels(o, levels.front(), levels.back(), steps);
 
   SchedulerFacts facts = options.Facts(train, steps);

@@ -80,6 +80,8 @@ Result<std::shared_ptr<const Scheduler>> CreateScheduler(const SchedulerRequest&
   if (merged.config.is_object()) {
     if (request.options.is_object() && !request.options.empty()) {
       merged.config.update(request.options);
+      if (const auto own = request.config.find("_class_name"); own != request.config.end())
+        merged.config["_class_name"] = *own;
       merged.label += " with the request's options";
     }
     if (request.spacing) merged.config["timestep_spacing"] = *request.spacing;

@@ -23,11 +23,11 @@ at::Tensor NoiseSource::Randn(at::IntArrayRef shape) {
 Result<int64_t> Scheduler::FirstStep(double strength) const {
   if (!(strength > 0 && strength <= 1))
     return InvalidArgument("strength: got ", strength, ", want above 0 to 1");
-  const int64_t skipped = SkippedSteps(strength);
-  if (skipped >= facts_.steps)
+  const int64_t first = SkippedSteps(strength) * facts_.order;
+  if (first >= static_cast<int64_t>(facts_.timesteps.size()))
     return InvalidArgument("strength: got ", strength, ", which leaves none of ", facts_.steps,
                            " steps, want at least ", 1.0 / static_cast<double>(facts_.steps));
-  return skipped * facts_.order;
+  return first;
 }
 
 int64_t Scheduler::SkippedSteps(double strength) const {

@@ -45,7 +45,7 @@ struct SchedulerFacts {
   std::string name = {};
   Json config = {};
   int64_t train_timesteps = 1000;
-  int64_t steps = 0;  // as asked for; there may be more timesteps
+  int64_t steps = 0;  // as asked for; there may be more timesteps, one an evaluation
   int64_t order = 1;  // network evaluations a step
   double eta = 0;
   double init_noise_sigma = 1;
@@ -66,6 +66,8 @@ class Scheduler {
   // The timestep of each network evaluation in order, noisiest first: step k sees timesteps()[k]. A method
   // that evaluates the network twice a step has an entry for each; some are fractions.
   const std::vector<double>& timesteps() const { return facts_.timesteps; }
+  // How many steps were asked for: give it back to make the same schedule.
+  int64_t steps() const { return facts_.steps; }
   // The noise level at each evaluation and at the end, as diffusers' `sigmas`; empty where the method keeps
   // to cumulative alphas.
   const std::vector<float>& sigmas() const { return facts_.sigmas; }
@@ -88,8 +90,11 @@ class Scheduler {
   virtual at::Tensor ScaleInput(const at::Tensor& x, int64_t k) const;
   // The sample of step k + 1 from the network's output at step k. Draws noise only where the method does, in
   // the order that diffusers draws it.
-  //   model_output  [B, C, ...] f32, or [B, 2C, ...]: a method without a learned variance leaves the second
-  //   half aside x             [B, C, ...] f32, on the same device
+  //
+  //   model_output  [B, C, ...] f32, or [B, 2C, ...] (a method without a learned variance leaves the second
+  //                 half aside)
+  //   x             [B, C, ...] f32, on the same device
+  //
   // REQUIRES: 0 <= k < timesteps().size(), shapes that CheckOutput accepts; k one more than at the last call
   // with this state, or, where that is empty, 0 or what FirstStep says.
   virtual at::Tensor Step(const at::Tensor& model_output, int64_t k, const at::Tensor& x, NoiseSource& noise,

@@ -19,6 +19,21 @@ float RoundedLog(float v) { return static_cast<float>(std::log(static_cast<doubl
 
 std::vector<float> ToFloats(const std::vector<double>& values) { return {values.begin(), values.end()}; }
 
+template <typename Float>
+std::vector<double> ShiftedIn(const std::vector<double>& levels, const ShiftOptions& o) {
+  const auto factor = static_cast<Float>(o.factor), less_one = static_cast<Float>(o.factor - 1);
+  std::vector<Float> moved;
+  for (const double level : levels) {
+    const auto v = static_cast<Float>(level);
+    moved.push_back(o.dynamic ? factor / (factor + (1 / v - 1)) : factor * v / (1 + less_one * v));
+  }
+  if (o.terminal.value_or(0) != 0) {
+    const Float stretch = (1 - moved.back()) / static_cast<Float>(1 - *o.terminal);
+    for (Float& v : moved) v = 1 - (1 - v) / stretch;
+  }
+  return {moved.begin(), moved.end()};
+}
+
 }  // namespace
 
 void ReadLevelSpacing(Options& options, LevelOptions& o, bool lu) {
@@ -107,6 +122,41 @@ std::vector<double> SpacedLevels(const LevelOptions& o, double most, double leas
       break;
   }
   return levels;
+}
+
+void ReadShift(Options& options, const char* key, std::span<const std::string_view> types, ShiftOptions& o) {
+  options.Get(key, o.factor);
+  options.Check(o.factor > 0 && std::isfinite(o.factor), key, o.factor, "a positive number");
+  options.Get("use_dynamic_shifting", o.dynamic);
+  options.GetWord("time_shift_type", o.type, types);
+}
+
+void ReadTerminal(Options& options, ShiftOptions& o) {
+  options.Get("shift_terminal", o.terminal);
+  if (o.terminal)
+    options.Check(*o.terminal >= 0 && *o.terminal < 1, "shift_terminal", *o.terminal, "0 to less than 1");
+}
+
+Result<ShiftOptions> WithMu(const Options& options, ShiftOptions o) {
+  if (!o.dynamic) return o;
+  const std::optional<double>& mu = options.request().mu;
+  if (!mu) return InvalidArgument("mu: is missing, use_dynamic_shifting needs it");
+  o.factor = o.type == "linear" ? *mu : std::exp(*mu);
+  if (!(o.factor > 0 && std::isfinite(o.factor)))
+    return InvalidArgument("mu: got ", *mu, ", want one that shifts by a positive number");
+  return o;
+}
+
+std::vector<double> ShiftedLevels(const std::vector<double>& levels, const ShiftOptions& o, bool in_float) {
+  return in_float ? ShiftedIn<float>(levels, o) : ShiftedIn<double>(levels, o);
+}
+
+void ReadFlow(Options& options, const DiscreteOptions& d, std::span<const std::string_view> types,
+              LevelOptions& l, ShiftOptions& o) {
+  options.Get("use_flow_sigmas", l.flow);
+  ReadShift(options, "flow_shift", types, o);
+  options.Check(d.prediction() != Prediction::kFlow || l.flow, "use_flow_sigmas", "false",
+                "true with prediction_type flow_prediction");
 }
 
 LevelTable::LevelTable(const DiscreteOptions& o, std::vector<float> alphas) {
@@ -208,10 +258,12 @@ Level LevelOf(float sigma, bool flow) {
 
 Status CheckFiniteLevel(const Options& options, int64_t k, std::span<const float> sigmas,
                         std::span<const float> values) {
+  const bool to_zero = std::isfinite(sigmas[k]) && sigmas[k + 1] == 0;
   for (const float value : values)
     if (!std::isfinite(value))
       return InvalidArgument(options.label(), ": the noise levels give no finite step ", k, ", got ",
-                             sigmas[k], " to ", sigmas[k + 1], ", want levels that fall");
+                             sigmas[k], " to ", sigmas[k + 1], ", want ",
+                             to_zero ? "final_sigmas_type sigma_min" : "levels that fall");
   return OkStatus();
 }
 

@@ -54,11 +54,31 @@ class LevelTable {
   double TimestepOf(double sigma) const;
   float least() const { return sigmas_.front(); }
   float most() const { return sigmas_.back(); }
-  const std::vector<float>& logs() const { return logs_; }
 
  private:
   std::vector<float> sigmas_, logs_;
 };
+
+// How the levels of flow matching are moved towards noise.
+struct ShiftOptions {
+  double factor = 1;                    // sigma -> factor sigma / (1 + (factor - 1) sigma)
+  bool dynamic = false;                 // use_dynamic_shifting: the factor follows from the request's mu
+  std::string type = "exponential";     // time_shift_type: exp(mu), or "linear", mu itself
+  std::optional<double> terminal = {};  // shift_terminal: where the least level is put, those above stretched
+};
+// `key`: what the class calls the factor. `types`: the words that it knows.
+void ReadShift(Options& options, const char* key, std::span<const std::string_view> types, ShiftOptions& o);
+// shift_terminal.
+void ReadTerminal(Options& options, ShiftOptions& o);
+// With the factor that mu gives, where that is asked for. InvalidArgument names mu.
+Result<ShiftOptions> WithMu(const Options& options, ShiftOptions o);
+// `in_float`: as diffusers computes with levels that are given, not its own.
+std::vector<double> ShiftedLevels(const std::vector<double>& levels, const ShiftOptions& o,
+                                  bool in_float = false);
+
+// use_flow_sigmas and flow_shift, and what goes with them, of a sampler that knows other levels too.
+void ReadFlow(Options& options, const DiscreteOptions& d, std::span<const std::string_view> types,
+              LevelOptions& l, ShiftOptions& o);
 
 // One timestep for each level but the last, which is where the last step ends.
 struct Levels {
@@ -78,12 +98,12 @@ double ExplodingInitSigma(const DiscreteOptions& d, const std::vector<float>& si
 // What the network of such a sampler sees: x / sqrt(sigma^2 + 1).
 at::Tensor ExplodingInput(const at::Tensor& x, float sigma);
 
-// Levels of a sampler that keeps the sample's variance: DPM-Solver's and UniPC's.
 struct PreservingRules {
   int64_t below = 0;               // timesteps lie below it
   bool rounds = true;              // timesteps of Karras and Lu levels; others lose their fraction
   bool ends_at_own_least = false;  // where not at zero: the least spaced level, not the table's
 };
+// Levels of a sampler that keeps the sample's variance: DPM-Solver's and UniPC's.
 Result<Levels> PreservingLevels(const Options& options, const DiscreteOptions& d, const LevelOptions& o,
                                 const LevelTable& table, const PreservingRules& rules);
 

@@ -24,14 +24,11 @@ struct UniOptions {
   bool predict_x0 = true;  // works on x_0, else on the noise
   bool lower_order_final = true;
   std::vector<int64_t> disable_corrector;  // steps whose result is not corrected
-  double flow_shift = 1;
-  bool use_dynamic_shifting = false;
-  std::string time_shift_type = "exponential";
-  std::optional<double> shift_terminal;
+  ShiftOptions shift;
 };
 
-// A step: of_x * x + sum of outputs[i] * (the output i evaluations before the step) + arrived * (the output
-// at its end, for the corrector).
+// A step: (this) x * x + sum of outputs[i] * (the output i evaluations before the step) + arrived * (the
+// output at its end, for the corrector).
 struct Update {
   float x = 0, arrived = 0;
   std::array<float, kMaxOrder> outputs{};
@@ -184,18 +181,10 @@ Result<Levels> FlowLevels(const Options& options, const DiscreteOptions& d, cons
     sigmas = SpacedLevels(l, table.most(), table.least(), steps);
     for (double& v : sigmas) v = v / (v + 1);
   } else {
-    double factor = o.flow_shift;
-    if (o.use_dynamic_shifting) {
-      if (!options.request().mu) return InvalidArgument("mu: is missing, use_dynamic_shifting needs it");
-      factor = o.time_shift_type == "linear" ? *options.request().mu : std::exp(*options.request().mu);
-    }
+    TEMPERA_ASSIGN(const ShiftOptions moved, WithMu(options, o.shift));
     sigmas = Linspace(1, 1 / train, steps + 1);
     sigmas.pop_back();
-    for (double& v : sigmas) v = factor * v / (1 + (factor - 1) * v);
-    if (o.shift_terminal.value_or(0) != 0) {
-      const double stretch = (1 - sigmas.back()) / (1 - *o.shift_terminal);
-      for (double& v : sigmas) v = 1 - (1 - v) / stretch;
-    }
+    sigmas = ShiftedLevels(sigmas, moved);
     constexpr double kLeast = 1e-6;  // of x_0 in the noisiest sample, for it is divided by
     if (std::fabs(sigmas[0] - 1) < kLeast) sigmas[0] -= kLeast;
   }
@@ -220,23 +209,14 @@ void Read(Options& options, DiscreteOptions& d, LevelOptions& l, UniOptions& o) 
   options.Get("lower_order_final", o.lower_order_final);
   options.Get("disable_corrector", o.disable_corrector);
   options.GetNothing("solver_p");
-  options.Get("use_flow_sigmas", l.flow);
-  options.Get("flow_shift", o.flow_shift);
-  options.Check(o.flow_shift > 0 && std::isfinite(o.flow_shift), "flow_shift", o.flow_shift,
-                "a positive number");
-  options.Get("use_dynamic_shifting", o.use_dynamic_shifting);
-  options.GetWord("time_shift_type", o.time_shift_type, kShiftTypes);
-  options.Get("shift_terminal", o.shift_terminal);
-  if (o.shift_terminal) {
-    options.Check(l.flow, "shift_terminal", *o.shift_terminal, "none without use_flow_sigmas");
-    options.Check(*o.shift_terminal >= 0 && *o.shift_terminal < 1, "shift_terminal", *o.shift_terminal,
-                  "0 to less than 1");
-  }
+  ReadFlow(options, d, kShiftTypes, l, o.shift);
+  ReadTerminal(options, o.shift);
+  if (o.shift.terminal)
+    options.Check(l.flow, "shift_terminal", *o.shift.terminal, "none without use_flow_sigmas");
   options.Check(!l.flow || l.spacing == LevelSpacing::kTimesteps || l.spacing == LevelSpacing::kKarras,
                 "use_flow_sigmas", "true", "it without use_exponential_sigmas and use_beta_sigmas");
-  const bool flow = d.prediction() == Prediction::kFlow;
-  options.Check(!flow || l.flow, "use_flow_sigmas", "false", "true with prediction_type flow_prediction");
-  options.Check(!flow || o.predict_x0, "predict_x0", "false", "true with prediction_type flow_prediction");
+  options.Check(d.prediction() != Prediction::kFlow || o.predict_x0, "predict_x0", "false",
+                "true with prediction_type flow_prediction");
 }
 
 Result<std::shared_ptr<const Scheduler>> Create(const SchedulerRow& row, const SchedulerRequest& request) {

@@ -57,7 +57,7 @@ struct Trajectory {
   std::vector<double> tolerance() const { return c["tolerance"][key()].get<std::vector<double>>(); }
 };
 
-Result<std::shared_ptr<const Scheduler>> Create(const Json& c, int64_t steps) {
+SchedulerRequest RequestOf(const Json& c, int64_t steps) {
   SchedulerRequest request;
   request.config = c["options"];
   request.config["_class_name"] = c.value("from", c["class"].get<std::string>());
@@ -67,7 +67,11 @@ Result<std::shared_ptr<const Scheduler>> Create(const Json& c, int64_t steps) {
   if (run.contains("eta")) request.eta = run["eta"].get<double>();
   if (run.contains("mu")) request.mu = run["mu"].get<double>();
   if (run.contains("sigmas")) request.sigmas = Linspace(1, 1.0 / static_cast<double>(steps), steps);
-  return CreateScheduler(request);
+  return request;
+}
+
+Result<std::shared_ptr<const Scheduler>> Create(const Json& c, int64_t steps) {
+  return CreateScheduler(RequestOf(c, steps));
 }
 
 // Calls body(run, scheduler) for every trajectory.
@@ -233,6 +237,52 @@ void Walk(bool free) {
 
 TEST(SchedulerGolden, TrajectoriesAgree) { Walk(/*free=*/true); }
 TEST(SchedulerGolden, SingleStepsAgree) { Walk(/*free=*/false); }
+
+// Two generations of one scheduler, step by step in turn, give what each gives alone.
+TEST(SchedulerGolden, GenerationsShareNothing) {
+  struct Generation {
+    NoiseSource noise;
+    SamplerState state;
+    at::Tensor x;
+
+    Generation(uint64_t seed, const Trajectory& run, const Scheduler& s, int64_t first)
+        : noise(seed), x(Start(run, s, noise, first)) {}
+    void Step(const Scheduler& s, int64_t k) {
+      // Whatever the variance, it is one.
+      const at::Tensor output = Network(s.ScaleInput(x, k), s.timesteps()[k], "learned");
+      x = s.Step(output, k, x, noise, state);
+    }
+  };
+  ForEachRun([](const Trajectory& run, const Scheduler& s) {
+    if (run.steps > 8) return;
+    const int64_t first = run.Value<int64_t>("first", 0), last = static_cast<int64_t>(s.timesteps().size());
+    Generation a(1, run, s, first), b(2, run, s, first), alone(1, run, s, first);
+    for (int64_t k = first; k < last; ++k) {
+      a.Step(s, k);
+      b.Step(s, k);
+    }
+    for (int64_t k = first; k < last; ++k) alone.Step(s, k);
+    EXPECT_TRUE(a.x.equal(alone.x));
+    EXPECT_FALSE(a.x.equal(b.x));
+  });
+}
+
+TEST(SchedulerGolden, ConfigMakesTheSameScheduler) {
+  ForEachRun([](const Trajectory& run, const Scheduler& s) {
+    SchedulerRequest request = RequestOf(run.c, s.steps());
+    request.config = s.config();
+    request.name.reset();
+    const auto again = CreateScheduler(request);
+    ASSERT_TRUE(again.ok()) << again.status();
+    EXPECT_EQ((*again)->name(), s.name());
+    EXPECT_EQ((*again)->config(), s.config());
+    EXPECT_EQ((*again)->timesteps(), s.timesteps());
+    EXPECT_EQ((*again)->sigmas(), s.sigmas());
+    if (run.c.contains("from")) return;  // some words of another class stand for this one's own
+    for (const auto& [key, value] : run.c["options"].items())
+      EXPECT_TRUE(!s.config().contains(key) || s.config()[key] == value) << key;
+  });
+}
 
 // sum over k of (k + 1) * timesteps[k], for every number of steps.
 TEST(SchedulerGolden, TimestepsEqualForEveryCount) {
