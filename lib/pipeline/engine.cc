@@ -217,6 +217,7 @@ Result<GenerationResult> NetworkEngine::Generate(const CallScope& scope, const R
       // All steps in one product for each layer.
       TEMPERA_ASSIGN(const FeatureTable features,
                      ComputeFeatures(scope, *network_, timesteps, conditions.on, nullptr));
+      temporal_macs_ += features.multiplications;
       cache = &own_cache.emplace(BuildCache(features, temporal_bits_, CacheRounding::kMinMax));
       if (reference_layers_) {
         TEMPERA_ASSIGN(own_reference,

@@ -49,6 +49,10 @@ Result<std::unique_ptr<Quantizer>> Quantizer::Create(const CallScope& scope, con
   if (q->trace_.temporal_class == TemporalClass::kC) {
     q->conditions_ = q->plan_.on;
     q->conditions_.context = at::Tensor();
+    // Prompts that calibration did not see leave its ranges; a row's own range costs nothing beside its
+    // layer.
+    for (const auto* slots : {&q->trace_.trunk, &q->trace_.features})
+      for (nn::Slot* slot : *slots) slot->dynamic = q->method_.temporal_apart && slot->activation_bits > 0;
   } else if (q->network_->info().guidance_width > 0) {
     q->conditions_.guidance = q->plan_.on.guidance.narrow(0, 0, 1);
   }

@@ -102,7 +102,7 @@ Json SlotTable(const Denoiser& network) {
                      {"weight_bits", slot->weight_bits},
                      {"activation_bits", slot->activation_bits},
                      {"equalized", false},
-                     {"dynamic", false},
+                     {"dynamic", slot->dynamic},
                      {"parts", 1}});
   return table;
 }

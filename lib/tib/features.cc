@@ -2,6 +2,7 @@
 
 #include <ATen/Functions.h>
 
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -57,6 +58,7 @@ Result<FeatureTable> ComputeFeatures(const CallScope& scope, const Denoiser& net
   table.classes = Columns(conditions);
   // [step][i]; without lanes all steps in one pass.
   std::vector<std::vector<at::Tensor>> passes(lanes != nullptr ? timesteps.size() : 1);
+  std::atomic<int64_t> multiplications = 0;
   const auto pass = [&](int64_t p) -> Status {
     TEMPERA_TRY(scope.Check());
     return nn::TorchEdge("temporal features", [&]() -> Status {
@@ -66,6 +68,7 @@ Result<FeatureTable> ComputeFeatures(const CallScope& scope, const Denoiser& net
                        lanes != nullptr ? RowsOfStep(conditions, p) : AllRows(conditions, timesteps.size()));
       for (const at::Tensor& f : network.TemporalFeatures(ctx))
         passes[static_cast<size_t>(p)].push_back(f.cpu().view({-1, table.classes, f.size(1)}));
+      multiplications += ctx.temporal_macs;
       return OkStatus();
     });
   };
@@ -74,6 +77,7 @@ Result<FeatureTable> ComputeFeatures(const CallScope& scope, const Denoiser& net
   } else {
     TEMPERA_TRY(pass(0));
   }
+  table.multiplications = multiplications;
   for (size_t i = 0; i < network.temporal_slots().size(); ++i) {
     std::vector<at::Tensor> steps;
     for (const auto& features : passes) steps.push_back(features[i]);

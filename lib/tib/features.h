@@ -23,6 +23,7 @@ namespace tempera {
 struct FeatureTable {
   int64_t steps = 0, classes = 1;
   std::vector<at::Tensor> features;  // [i]: [K, C, N_i] f32
+  int64_t multiplications = 0;       // of the time layers that made it, where layers did
 };
 
 // What time may depend on, of all conditions that a network has by itself: its classes, or nothing.
