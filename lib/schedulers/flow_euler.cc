@@ -98,7 +98,9 @@ Result<std::shared_ptr<const Scheduler>> Create(const SchedulerRow& row, const S
   const auto steps = static_cast<int64_t>(levels.size());
   TEMPERA_ASSIGN(const ShiftOptions moved, WithMu(options, shift));
   levels = ShiftedLevels(levels, moved, /*in_float=*/request.sigmas.has_value());
-  if (o.spacing != LevelSpacing::kTimesteps) levels = SpacedLevels(o, levels.front(), levels.back(), steps);
+  if (o.spacing != LevelSpacing::kTimesteps) {
+    TEMPERA_ASSIGN(levels, SpacedLevels(options, o, levels.front(), levels.back(), steps));
+  }
 
   SchedulerFacts facts = options.Facts(train, steps);
   for (const double level : levels) {

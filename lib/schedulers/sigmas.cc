@@ -90,11 +90,15 @@ double BetaQuantile(double p) {
   return std::pow(y, 1 / kA);
 }
 
-std::vector<double> SpacedLevels(const LevelOptions& o, double most, double least, int64_t count) {
+Result<std::vector<double>> SpacedLevels(const Options& options, const LevelOptions& o, double most,
+                                         double least, int64_t count) {
   if (o.spacing != LevelSpacing::kLu) {
     least = o.sigma_min.value_or(least);
     most = o.sigma_max.value_or(most);
   }
+  if (count > 1 && !(least < most))
+    return InvalidArgument(options.label(), ": sigma_min and sigma_max leave no room for levels, got ", least,
+                           " to ", most, ", want a range that rises");
   std::vector<double> levels = Linspace(0, 1, count);  // from most to least
   const auto between = [&](double first, double last, auto level) {
     for (double& v : levels) v = level(first + v * (last - first));
@@ -205,7 +209,7 @@ Result<Levels> ExplodingLevels(const Options& options, const DiscreteOptions& d,
     for (const double t : timesteps) sigmas.push_back(table.At(t));
   }
   if (o.spacing != LevelSpacing::kTimesteps) {
-    sigmas = SpacedLevels(o, sigmas.front(), sigmas.back(), steps);
+    TEMPERA_ASSIGN(sigmas, SpacedLevels(options, o, sigmas.front(), sigmas.back(), steps));
     for (int64_t k = 0; k < steps; ++k) timesteps[k] = static_cast<float>(table.TimestepOf(sigmas[k]));
   }
   sigmas.push_back(o.ends_at_zero ? 0 : table.least());
@@ -236,7 +240,7 @@ Result<Levels> PreservingLevels(const Options& options, const DiscreteOptions& d
     for (const double t : timesteps) sigmas.push_back(table.At(t));
   } else {
     TEMPERA_ASSIGN(const int64_t steps, options.Steps(d.num_train_timesteps));
-    sigmas = SpacedLevels(o, table.most(), table.least(), steps);
+    TEMPERA_ASSIGN(sigmas, SpacedLevels(options, o, table.most(), table.least(), steps));
     const bool round = rules.rounds && (o.spacing == LevelSpacing::kKarras || o.spacing == LevelSpacing::kLu);
     for (const double sigma : sigmas) {
       const double t = table.TimestepOf(sigma);

@@ -34,9 +34,11 @@ void ReadLevelSpacing(Options& options, LevelOptions& o, bool lu = false);
 // final_sigmas_type.
 void ReadFinalSigma(Options& options, LevelOptions& o);
 
-// `count` levels from `most` down to `least`. Sources: Karras, arXiv 2206.00364, equation (5), rho 7;
-// exponential: evenly in the logarithm; beta: quantiles of Beta(0.6, 0.6), arXiv 2407.12173.
-std::vector<double> SpacedLevels(const LevelOptions& o, double most, double least, int64_t count);
+// `count` levels from `most` down to `least`, or between the ends that the options name; InvalidArgument
+// unless these fall. Sources: Karras, arXiv 2206.00364, equation (5), rho 7; exponential: evenly in the
+// logarithm; beta: quantiles of Beta(0.6, 0.6), arXiv 2407.12173.
+Result<std::vector<double>> SpacedLevels(const Options& options, const LevelOptions& o, double most,
+                                         double least, int64_t count);
 
 // The p-quantile of Beta(0.6, 0.6), p in [0, 1].
 double BetaQuantile(double p);

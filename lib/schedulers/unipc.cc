@@ -178,7 +178,7 @@ Result<Levels> FlowLevels(const Options& options, const DiscreteOptions& d, cons
   const auto train = static_cast<double>(d.num_train_timesteps);
   std::vector<double> sigmas;
   if (l.spacing == LevelSpacing::kKarras) {
-    sigmas = SpacedLevels(l, table.most(), table.least(), steps);
+    TEMPERA_ASSIGN(sigmas, SpacedLevels(options, l, table.most(), table.least(), steps));
     for (double& v : sigmas) v = v / (v + 1);
   } else {
     TEMPERA_ASSIGN(const ShiftOptions moved, WithMu(options, o.shift));

@@ -135,6 +135,7 @@ TEST(Samplers, BadOptionsAreNamed) {
       {"euler", {{"final_sigmas_type", "one"}}, {"final_sigmas_type", "one", "sigma_min"}},
       {"euler", {{"sigma_min", -1}}, {"sigma_min", "-1"}},
       {"euler", {{"sigma_min", 5}, {"sigma_max", 2}}, {"sigma_min", "5", "2"}},
+      {"euler", {{"use_karras_sigmas", true}, {"sigma_min", 5000}}, {"sigma_min", "5000", "rises"}},
       {"euler", {{"use_karras_sigmas", true}, {"use_beta_sigmas", true}}, {"use_beta_sigmas", "alone"}},
       {"euler", {{"beta_schedule", "exp"}}, {"beta_schedule", "exp"}},
       {"heun", {{"beta_schedule", "laplace"}}, {"beta_schedule", "laplace", "exp"}},
