@@ -214,7 +214,8 @@ namespace {
 
 // `b`, whose first n rows (dim 2) or columns (dim 3) go over from the last n of `a`.
 at::Tensor Blended(const at::Tensor& a, const at::Tensor& b, int64_t dim, int64_t n) {
-  const at::Tensor part = at::arange(n, at::kDouble).div(n).view(dim == 2 ? at::IntArrayRef{-1, 1} : -1);
+  at::Tensor part = at::arange(n, at::kDouble) / n;
+  if (dim == 2) part = part.unsqueeze(1);
   const auto weight = [&](const at::Tensor& w) { return w.to(b.options()); };
   const at::Tensor edge =
       a.narrow(dim, a.size(dim) - n, n) * weight(1 - part) + b.narrow(dim, 0, n) * weight(part);

@@ -38,7 +38,7 @@ class Pipeline {
   explicit Pipeline(const std::string& name) : golden("golden/text_encoder/" + name) {
     at::set_num_threads(1);  // as the golden was computed
     for (const char* component : {"text_encoder", "text_encoder_2"}) {
-      const std::filesystem::path folder = "golden/text_encoder/" + name;
+      const std::filesystem::path folder = "golden/pipelines/" + name;
       if (!std::filesystem::exists(folder / component)) continue;
       const auto source = WeightSource::Open(folder / component, "model", component);
       EXPECT_TRUE(source.ok()) << source.status();
