@@ -4,11 +4,13 @@ set(TEMPERA_WARNINGS -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Woverloaded-virt
 # OFF leaves out every target that uses LibTorch, itself or through a library: what the sanitizer presets build.
 option(TEMPERA_TORCH "Build the targets that use LibTorch" ON)
 
-# Sets `out` to true if a target with these DEPS, which names itself TORCH or not, is left out by TEMPERA_TORCH=OFF.
+# Sets `out` to true if a target with these DEPS, which names itself TORCH or not, is left out by TEMPERA_TORCH=OFF or
+# TEMPERA_SERVICE=OFF.
 function(tempera_left_out_ out torch)
   set(left_out FALSE)
-  if(NOT TEMPERA_TORCH)
-    set(left_out ${torch})
+  if(torch AND NOT TEMPERA_TORCH)
+    set(left_out TRUE)
+  elseif(NOT TEMPERA_TORCH OR NOT TEMPERA_SERVICE)
     foreach(dep ${ARGN})
       if(NOT TARGET tempera_${dep})
         set(left_out TRUE)
