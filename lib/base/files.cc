@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
@@ -111,7 +112,8 @@ MappedFile::~MappedFile() {
 }
 
 Result<std::string> ReadFile(const fs::path& path, std::string_view label, uint64_t limit) {
-  Fd file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  // O_NONBLOCK: to open a pipe would wait for its writer.
+  Fd file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   if (file.fd < 0) return FileError(errno, "open", label);
   struct stat info;
   if (::fstat(file.fd, &info) != 0) return FileError(errno, "stat", label);
@@ -162,6 +164,17 @@ Status MakeFolders(const fs::path& path, std::string_view label) {
   fs::create_directories(path, error);
   if (error) return FileError(error.value(), "create folder", label);
   return OkStatus();
+}
+
+Result<fs::path> RealPathInside(const fs::path& folder, const std::string& name, std::string_view label) {
+  std::error_code error;
+  const fs::path base = fs::canonical(folder, error);
+  if (error) return FileError(error.value(), "open the folder of", label);
+  const fs::path real = fs::canonical(folder / name, error);
+  if (error) return FileError(error.value(), "open", label);
+  if (std::mismatch(base.begin(), base.end(), real.begin(), real.end()).first != base.end())
+    return PermissionDenied(label, ": a symbolic link that leaves its folder");
+  return real;
 }
 
 Result<fs::path> ResolveUnder(const std::string& path, std::span<const fs::path> roots) {

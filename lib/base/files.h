@@ -62,6 +62,11 @@ Status MakeFolders(const std::filesystem::path& path, std::string_view label);
 // Maps an errno of a file operation to a Status that names `label`.
 Status FileError(int error, std::string_view action, std::string_view label);
 
+// The real path of `folder`/`name`. A symbolic link may lead to another place in the folder; out of it is
+// PermissionDenied.
+Result<std::filesystem::path> RealPathInside(const std::filesystem::path& folder, const std::string& name,
+                                             std::string_view label);
+
 // The real path of `path` if it exists and lies inside one of `roots` (symlinks resolved), else
 // PermissionDenied or NotFound. Errors name the path as the caller gave it.
 Result<std::filesystem::path> ResolveUnder(const std::string& path,

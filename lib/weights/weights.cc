@@ -56,18 +56,6 @@ bool IsPlainName(std::string_view name) {
          name.find('\\') == name.npos && name.find('\0') == name.npos;
 }
 
-// The real path of `folder`/`name`. A symbolic link may lead to another place in the folder, never out of it.
-Result<fs::path> RealPath(const fs::path& folder, const std::string& name, std::string_view label) {
-  std::error_code error;
-  const fs::path base = fs::canonical(folder, error);
-  if (error) return FileError(error.value(), "open the folder of", label);
-  const fs::path real = fs::canonical(folder / name, error);
-  if (error) return FileError(error.value(), "open", label);
-  if (std::mismatch(base.begin(), base.end(), real.begin(), real.end()).first != base.end())
-    return PermissionDenied(label, ": a symbolic link that leaves its folder");
-  return real;
-}
-
 // Tensor name -> shard.
 Result<std::map<std::string, std::string>> ReadIndex(const fs::path& path, std::string_view label) {
   TEMPERA_ASSIGN(const std::string text, ReadFile(path, label, kMaxIndexBytes));
@@ -155,7 +143,7 @@ class SafetensorsLoader {
     for (const auto& [tensor, shard] : shard_of) shards.insert(shard);
     for (const std::string& shard : shards) {
       const std::string label = Cat(source_->label_, "/", shard);
-      TEMPERA_ASSIGN(const fs::path path, RealPath(folder, shard, label));
+      TEMPERA_ASSIGN(const fs::path path, RealPathInside(folder, shard, label));
       TEMPERA_TRY(Add(path, shard, label));
     }
     for (const auto& [tensor, shard] : shard_of)
@@ -184,14 +172,14 @@ Result<std::shared_ptr<const WeightSource>> WeightSource::Open(const fs::path& f
   };
   if (there(file)) {
     const std::string where = Cat(label, "/", file);
-    TEMPERA_ASSIGN(const fs::path path, RealPath(folder, file, where));
+    TEMPERA_ASSIGN(const fs::path path, RealPathInside(folder, file, where));
     SafetensorsLoader loader(label, where);
     TEMPERA_TRY(loader.Add(path, file, where));
     return loader.Take();
   }
   if (there(index)) {
     const std::string where = Cat(label, "/", index);
-    TEMPERA_ASSIGN(const fs::path path, RealPath(folder, index, where));
+    TEMPERA_ASSIGN(const fs::path path, RealPathInside(folder, index, where));
     TEMPERA_ASSIGN(const auto shard_of, ReadIndex(path, where));
     SafetensorsLoader loader(label, where);
     TEMPERA_TRY(loader.AddShards(folder, shard_of));
