@@ -7,6 +7,7 @@ find_package(OpenSSL REQUIRED COMPONENTS Crypto)  # SHA-256
 find_package(PNG REQUIRED)
 find_library(TEMPERA_WEBP webp REQUIRED)
 find_package(JPEG REQUIRED)
+find_library(TEMPERA_UTF8PROC utf8proc REQUIRED)  # Unicode of tokenizers
 
 # oneDNN: a row of the kernel table; without it the project's own kernels serve.
 # (Debian's package file wants OpenCL, which the CPU engine does not need: so no find_package.)
