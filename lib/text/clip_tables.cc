@@ -1,7 +1,6 @@
 #include "text/clip_tables.h"
 
 #include <algorithm>
-#include <cmath>
 #include <optional>
 #include <set>
 #include <utility>
@@ -80,7 +79,9 @@ Result<std::vector<std::string>> ParseVocabulary(const Json& object, const std::
   if (!object.is_object()) return InvalidArgument(where, ": got ", Quoted(object), ", want a JSON object");
   std::vector<std::string> tokens(object.size());
   std::vector<bool> taken(object.size());
-  for (const auto& [token, id] : object.items()) {
+  for (const auto& item : object.items()) {
+    const std::string& token = item.key();
+    const Json& id = item.value();
     const auto fail = [&](const std::string& want) {
       return InvalidArgument(where, ": token ", Quoted(token), ": got id ", Quoted(id), ", want ", want);
     };
@@ -367,22 +368,23 @@ class ClipReader {
   // Gives every added token its id. Of tokens with one content, one with a given id counts; else the last.
   Status CollectAdded() {
     std::map<std::string, bool> normalized;
+    std::map<std::string, int64_t> behind;  // ids of tokens behind the vocabulary
+    const auto id_of = [&](const std::string& content) -> std::optional<int64_t> {
+      if (const auto it = tables_.ids.find(content); it != tables_.ids.end()) return it->second;
+      if (const auto it = behind.find(content); it != behind.end()) return it->second;
+      return std::nullopt;
+    };
     const auto add = [&](const Token& token) -> Status {
+      const auto next = static_cast<int64_t>(tables_.tokens.size());
+      const int64_t id = id_of(token.content).value_or(next);
+      if (token.id.value_or(id) != id)
+        return InvalidArgument(label_, ": added token ", Quoted(token.content), ": got id ", *token.id,
+                               ", want ", id, id == next ? ", the next free one" : ", which it has already");
       normalized[token.content] = token.normalized;
-      const auto known = tables_.ids.find(token.content);
-      int64_t id = static_cast<int64_t>(tables_.tokens.size());
-      if (known != tables_.ids.end()) {
-        id = known->second;
-      } else if (const auto behind = behind_.find(token.content); behind != behind_.end()) {
-        id = behind->second;
-      } else {
-        behind_.emplace(token.content, id);
+      if (id == next) {
+        behind.emplace(token.content, id);
         tables_.tokens.push_back(token.content);
       }
-      if (token.id.value_or(id) != id)
-        return InvalidArgument(
-            label_, ": added token ", Quoted(token.content), ": got id ", *token.id, ", want ", id,
-            known != tables_.ids.end() ? " as in the vocabulary" : ", the next behind the vocabulary");
       return OkStatus();
     };
     std::set<std::string> fixed;
@@ -403,13 +405,9 @@ class ClipReader {
       return InvalidArgument(label_, ": got ", normalized.size(), " added tokens, want at most ",
                              kMaxAddedTokens);
 
-    const auto id_of = [&](const std::string& content) {
-      const auto it = tables_.ids.find(content);
-      return it != tables_.ids.end() ? it->second : behind_.at(content);
-    };
     std::map<std::string, std::string> seen;
     for (const auto& [content, is_normalized] : normalized) {
-      AddedToken& token = tables_.added.emplace_back(AddedToken{content, id_of(content), is_normalized});
+      AddedToken& token = tables_.added.emplace_back(AddedToken{content, *id_of(content), is_normalized});
       if (!is_normalized) continue;
       token.content = NormalizeForClip(content);
       tables_.tokens[static_cast<size_t>(token.id)] = token.content;
@@ -418,13 +416,15 @@ class ClipReader {
         return InvalidArgument(label_, ": added tokens ", Quoted(it->second), " and ", Quoted(content),
                                " are the same when normalized");
     }
-    tables_.bos = id_of(roles_["bos_token"].content);
-    tables_.eos = id_of(roles_["eos_token"].content);
-    tables_.pad = id_of(roles_["pad_token"].content);
-    const std::string& unknown = roles_["unk_token"].content;
-    if (!tables_.ids.contains(unknown))
-      return InvalidArgument(vocabulary_, ": the unk_token ", Quoted(unknown), " is missing");
-    tables_.unknown = id_of(unknown);
+    const auto role = [&](const char* name) { return *id_of(roles_[name].content); };
+    tables_.bos = role("bos_token");
+    tables_.eos = role("eos_token");
+    tables_.pad = role("pad_token");
+    tables_.unknown = role("unk_token");
+    // Merging knows only the vocabulary.
+    if (!tables_.ids.contains(roles_["unk_token"].content))
+      return InvalidArgument(vocabulary_, ": the unk_token ", Quoted(roles_["unk_token"].content),
+                             " is missing");
     return OkStatus();
   }
 
@@ -437,7 +437,6 @@ class ClipReader {
   std::vector<Token> listed_;         // tokenizer.json's added tokens
   std::map<int64_t, Token> decoder_;  // tokens with a given id
   bool decoder_in_config_ = false;
-  std::map<std::string, int64_t> behind_;  // ids of tokens behind the vocabulary
 };
 
 }  // namespace

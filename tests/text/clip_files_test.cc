@@ -178,9 +178,9 @@ TEST(ParseClipFiles, RefusesAddedTokensThatDoNotFit) {
   const std::string file = "tokenizer/tokenizer_config.json: added_tokens_decoder";
   EXPECT_EQ(decoder({{"811", {{"content", "<new>"}}}}), "ok");
   EXPECT_EQ(decoder({{"812", {{"content", "<new>"}}}}),
-            "tokenizer: added token \"<new>\": got id 812, want 811, the next behind the vocabulary");
+            "tokenizer: added token \"<new>\": got id 812, want 811, the next free one");
   EXPECT_EQ(decoder({{"5", {{"content", "!"}}}}),
-            "tokenizer: added token \"!\": got id 5, want 0 as in the vocabulary");
+            "tokenizer: added token \"!\": got id 5, want 0, which it has already");
   EXPECT_EQ(decoder({{"x", {{"content", "!"}}}}), file + ": got \"x\", want an id");
   EXPECT_EQ(decoder({{"0", {{"content", std::string(257, 'x')}}}}),
             file + ": \"0\": got a token of 257 bytes, want 1 to 256");

@@ -67,12 +67,12 @@ TEST(Nfc, KeepsTheVowelThatStandsBeforeTheTrailingConsonants) {
   EXPECT_EQ(Nfc("\u11a7\u0307\u0323e\u0301"), U"\u11a7\u0323\u0307\u00e9");
 }
 
-// Sorting neighbour by neighbour would take an hour.
+// Sorting neighbour by neighbour would take minutes.
 TEST(Nfc, IsNotSlowedByMarksAlone) {
   std::string text;
-  for (int i = 0; i < 1'000'000; ++i) text += "\u0301\u0323";
+  for (int i = 0; i < 200'000; ++i) text += "\u0301\u0323";
   const std::u32string points = Nfc(text);
-  EXPECT_EQ(points.size(), 2'000'000u);
+  EXPECT_EQ(points.size(), 400'000u);
   EXPECT_EQ(points.front(), U'\u0323');
   EXPECT_EQ(points.back(), U'\u0301');
 }
