@@ -7,14 +7,14 @@ check_layers.py --self-test the checker finds planted violations
 import pathlib, re, sys, tempfile
 
 LAYER = {"base": 0, "metrics": 1, "kernels": 1, "weights": 1, "text": 1, "storage": 1, "artifact": 2, "jobs": 2, "rpc": 2, "report": 2,
-         "nn": 3, "models": 4, "schedulers": 4, "tib": 5, "quant": 6, "pipeline": 6}
-TORCH = {"nn", "models", "schedulers", "tib", "quant", "pipeline"}
+         "nn": 3, "models": 4, "schedulers": 4, "tib": 5, "stages": 5, "quant": 6, "pipeline": 6}
+TORCH = {"nn", "models", "schedulers", "tib", "stages", "quant", "pipeline"}
 HOMES = {  # header prefix -> folders that may include it
     "ATen/": TORCH, "torch/": TORCH, "c10/": TORCH,
     "grpcpp/": {"rpc"}, "prometheus/": {"metrics", "rpc"}, "sqlite3.h": {"jobs"}, "boost/": {"rpc"}, "dnnl": {"kernels"}, "utf8proc.h": {"text"},
     "google/protobuf/": {"rpc"},
 }
-SERVICE_FREE = {"base", "kernels", "weights", "text", "artifact", "report", "nn", "models", "schedulers", "tib", "quant", "pipeline"}
+SERVICE_FREE = {"base", "kernels", "weights", "text", "artifact", "report", "nn", "models", "schedulers", "tib", "stages", "quant", "pipeline"}
 
 def check(root):
     bad = []
