@@ -67,36 +67,26 @@ void FillBaseline(const Json& baseline, v1::Artifact& artifact) {
   }
 }
 
-// manifest.model: the network's configuration and the classes' names.
+// manifest.model: what the artifact paints and of which classes.
 void FillModel(const Json& json, v1::ModelInfo& model) {
   std::string pipeline, family;
   std::vector<std::string> names;
+  std::vector<int64_t> picture;  // channels, height, width
+  int64_t classes = 0;
   Fields fields(json, "model");
   fields.Get("pipeline", pipeline);
   fields.Get("family", family);
   fields.Get("class_names", names);
+  fields.Get("picture", picture);
+  fields.Get("classes", classes);
   model.set_pipeline(pipeline);
   model.set_family(family);
   model.mutable_class_names()->Assign(names.begin(), names.end());
-  const Json* config = fields.Raw("network_config");
-  if (config == nullptr || !config->is_object()) return;
-  Fields network(*config, "network_config");
-  int64_t channels = 0, classes = 0;
-  network.Get("in_channels", channels);
-  network.Get("num_class_embeds", classes);
-  model.set_channels(channels);
   model.set_classes(classes);
-  // One number for a square, or [height, width].
-  const Json* size = network.Raw("sample_size");
-  if (size == nullptr) return;
-  if (size->is_number_integer()) {
-    model.set_height(size->get<int64_t>());
-    model.set_width(size->get<int64_t>());
-  } else if (size->is_array() && size->size() == 2 && (*size)[0].is_number_integer() &&
-             (*size)[1].is_number_integer()) {
-    model.set_height((*size)[0].get<int64_t>());
-    model.set_width((*size)[1].get<int64_t>());
-  }
+  if (picture.size() != 3) return;
+  model.set_channels(picture[0]);
+  model.set_height(picture[1]);
+  model.set_width(picture[2]);
 }
 
 }  // namespace

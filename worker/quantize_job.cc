@@ -110,20 +110,27 @@ class ProgressMeter {
   std::vector<StageTime> times_;
 };
 
+// What the pipeline as a whole takes and gives.
+struct Paints {
+  int64_t channels = 0, classes = 0;
+};
+
 struct Job {
   const CallScope& scope;
   const QuantizeJobInput& input;
   Lanes& lanes;
   const ModelFolder& folder;
   const CalibrationPlan& plan;
+  const Paints& paints;
   ProgressMeter& meter;
 };
 
 // Samples take classes and prompts in turn.
-Result<CalibrationPlan> MakePlan(const QuantSpec& spec, const ModelFolder& folder) {
+Result<CalibrationPlan> MakePlan(const QuantSpec& spec, const ModelFolder& folder, Paints& paints) {
   nn::Params params(folder.network.weights, at::kCPU);
   TEMPERA_ASSIGN(const auto network, BuildDenoiser(folder.network.config, folder.network.label, params));
   TEMPERA_ASSIGN(const auto stages, Stages::Open(folder, network->info()));
+  paints = {.channels = stages->image_channels(), .classes = stages->classes()};
   CalibrationPlan plan{
       .samples = spec.samples_per_step,
       .latent = {stages->latent_channels(), spec.height / stages->factor(), spec.width / stages->factor()},
@@ -244,6 +251,8 @@ Result<Manifest> DescribeArtifact(const Job& job, const QuantSpec& spec, const Q
                       .index = job.folder.index,
                       .class_names = job.folder.class_names,
                       .latent = job.plan.latent,
+                      .picture = {job.paints.channels, spec.height, spec.width},
+                      .classes = job.paints.classes,
                       .temporal_bits = cached ? spec.activation_bits : 0,
                       .dropped_parameters = {}};
   if (q.quantizer->time_layers_dropped()) model.dropped_parameters = q.quantizer->trace().parameters;
@@ -413,11 +422,11 @@ Result<QuantizeJobOutput> Run(const Job& job) {
                       .sha256 = model_digest,
                       .family = network.info().family,
                       .pipeline = job.folder.pipeline->class_name,
-                      .channels = full->info().channels,
+                      .channels = job.paints.channels,
                       .height = spec.height,
                       .width = spec.width,
                       .classes = job.folder.class_names};
-  const int64_t classes = full->info().classes;
+  const int64_t classes = job.paints.classes;
   if (static_cast<int64_t>(evaluation.model.classes.size()) != classes) {
     evaluation.model.classes.clear();
     for (int64_t c = 0; c < classes; ++c) evaluation.model.classes.push_back(Cat(c));
@@ -448,7 +457,7 @@ Result<QuantizeJobOutput> Run(const Job& job) {
                                                    : "the feature network has other classes than the model";
   const FeatureExtractor* scorer = fits ? features.get() : nullptr;
   // Networks that paint what is no picture are quantized all the same; there is nothing to look at then.
-  const int64_t channels = full->info().channels;
+  const int64_t channels = job.paints.channels;
   const int64_t count = channels == 1 || channels == 3 || channels == 4 ? spec.evaluation_pictures : 0;
 
   job.meter.Stage("evaluate");
@@ -562,9 +571,15 @@ Result<QuantizeJobOutput> RunQuantizeJob(const CallScope& scope, const QuantizeJ
     TEMPERA_ASSIGN(const ModelFolder folder, OpenModelFolder(input.model_folder));
     ProgressMeter meter(progress, 1 + static_cast<int64_t>(input.spec.compare.size()));
     const at::NoGradGuard guard;
-    TEMPERA_ASSIGN(const CalibrationPlan plan, MakePlan(input.spec, folder));
-    return Run(
-        {.scope = scope, .input = input, .lanes = lanes, .folder = folder, .plan = plan, .meter = meter});
+    Paints paints;
+    TEMPERA_ASSIGN(const CalibrationPlan plan, MakePlan(input.spec, folder, paints));
+    return Run({.scope = scope,
+                .input = input,
+                .lanes = lanes,
+                .folder = folder,
+                .plan = plan,
+                .paints = paints,
+                .meter = meter});
   });
 }
 

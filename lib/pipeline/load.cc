@@ -11,6 +11,8 @@ Json ArtifactModel::ToJson() const {
           {"index", index},
           {"class_names", class_names},
           {"latent", latent},
+          {"picture", picture},
+          {"classes", classes},
           {"temporal_bits", temporal_bits},
           {"dropped_parameters", dropped_parameters}};
 }
@@ -24,6 +26,8 @@ Result<ArtifactModel> ArtifactModel::FromJson(const Json& json) {
   f.Need("network_label", m.network_label);
   f.Need("class_names", m.class_names);
   f.Need("latent", m.latent);
+  f.Need("picture", m.picture);
+  f.Need("classes", m.classes);
   f.Need("temporal_bits", m.temporal_bits);
   f.Need("dropped_parameters", m.dropped_parameters);
   if (const Json* config = f.Raw("network_config"); config != nullptr)
@@ -34,7 +38,8 @@ Result<ArtifactModel> ArtifactModel::FromJson(const Json& json) {
     m.index = *index;
   else
     f.Fail("index", "is missing");
-  if (m.latent.size() != 3) f.Fail("latent", "is wrong, want channels, height and width");
+  for (const auto& [key, sides] : {std::pair("latent", m.latent), std::pair("picture", m.picture)})
+    if (sides.size() != 3) f.Fail(key, "is wrong, want channels, height and width");
   TEMPERA_TRY(f.Finish());
   return m;
 }

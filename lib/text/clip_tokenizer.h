@@ -33,8 +33,7 @@ struct TokenizedPrompt {
 class ClipTokenizer {
  public:
   // Reads `folder`: tokenizer.json, or vocab.json and merges.txt, and what lies beside them
-  // (text/clip_tables.h has the rules). Errors begin with `label`/file, e.g. "tokenizer/merges.txt: line 3:
-  // ...".
+  // (text/clip_tables.h has the rules). Errors begin with `label`/file and name the line or the field.
   static Result<std::shared_ptr<const ClipTokenizer>> Open(const std::filesystem::path& folder,
                                                            const std::string& label);
   explicit ClipTokenizer(ClipTables tables);

@@ -288,8 +288,8 @@ FeatureErrors CompareFeatures(const FeatureTable& exact, const FeatureTable& tab
     // cosine of every step's feature with every exact step's, class by class: [C, K, K]
     const auto unit = [](const at::Tensor& v) { return v / v.norm(2, -1, true).clamp_min(1e-30); };
     const at::Tensor cosine = at::matmul(unit(t).transpose(0, 1), unit(e).permute({1, 2, 0}));
-    const at::Tensor best = cosine.argmax(-1);        // [C, K]
-    const at::Tensor own = cosine.diagonal(0, 1, 2);  // [C, K]
+    const at::Tensor best = std::get<0>(cosine.max(-1));  // [C, K]
+    const at::Tensor own = cosine.diagonal(0, 1, 2);      // [C, K]
     for (size_t k = 0; k < steps; ++k) {
       const auto kk = static_cast<int64_t>(k);
       const double d = d2[kk].item<double>(), n = n2[kk].item<double>();
@@ -297,7 +297,7 @@ FeatureErrors CompareFeatures(const FeatureTable& exact, const FeatureTable& tab
       norm2[k] += n;
       errors.per_feature[k][i] = std::sqrt(d / std::max(n, 1e-30));
       errors.cosine[k] += own.select(1, kk).mean().item<double>() / static_cast<double>(count);
-      errors.mismatches[k] += best.select(1, kk).ne(kk).sum().item<int64_t>();
+      errors.mismatches[k] += own.select(1, kk).lt(best.select(1, kk)).sum().item<int64_t>();
     }
   }
   for (size_t k = 0; k < steps; ++k) errors.ratio[k] = std::sqrt(difference2[k] / std::max(norm2[k], 1e-30));

@@ -85,9 +85,11 @@ FeatureTable Chosen(const FeatureTable& layers, const FeatureTable& cached, cons
 
 // Errors of a table against the exact one.
 struct FeatureErrors {
-  std::vector<double> ratio;        // [K] |emb^ - emb| / |emb| over all features and classes
-  std::vector<double> cosine;       // [K] mean over features and classes
-  std::vector<int64_t> mismatches;  // [K] features (c, i) for which argmax_j cos(emb^[k], emb[j]) is not k
+  std::vector<double> ratio;   // [K] |emb^ - emb| / |emb| over all features and classes
+  std::vector<double> cosine;  // [K] mean over features and classes
+  // [K] features (c, i) that are closer, by cosine, to the exact feature of another step than to their own;
+  // steps of one timestep are equally close.
+  std::vector<int64_t> mismatches;
   std::vector<std::vector<double>> per_feature;  // [K][i] relative L2 over classes
 };
 FeatureErrors CompareFeatures(const FeatureTable& exact, const FeatureTable& table);

@@ -209,7 +209,8 @@ std::string WriteFakeArtifact(const fs::path& folder, const QuantSpec& spec, con
            {"family", "unet"},
            {"class_names", {"a", "b"}},
            {"dropped_parameters", {"time.weight", "time.bias"}},
-           {"network_config", {{"in_channels", 1}, {"sample_size", {32, 48}}, {"num_class_embeds", 2}}}};
+           {"picture", {1, 32, 48}},
+           {"classes", 2}};
   const auto slot = [](const char* name, const char* role, int weight_bits, int activation_bits, int parts) {
     return Json{{"slot", name},
                 {"role", role},
