@@ -107,7 +107,8 @@ void AddQuantize(App& app, Typed& typed) {
   c->add_option("--override", o->overrides,
                 "Bits of one layer, LAYER=W or LAYER=W/A, 0 for float; repeatable")
       ->allow_extra_args(false);
-  c->add_option("--scheduler", o->scheduler, "Scheduler that the artifact will serve, by name; default: the model's own");
+  c->add_option("--scheduler", o->scheduler,
+                "Scheduler that the artifact will serve, by name; default: the model's own");
   c->add_option("--steps", o->steps, "Denoising steps that it will serve");
   c->add_option("--eta", o->eta, "Noise of each DDIM step, 0 to 1 (default 0)");
   c->add_option("--spacing", o->spacing, "How timesteps are chosen: leading, trailing or linspace");
@@ -206,6 +207,8 @@ void AddGenerate(App& app, Typed& typed) {
     std::optional<double> eta, guidance, rescale;
     std::optional<int64_t> height, width;
     std::vector<int64_t> original_size, crop, target_size;
+    std::string init_image;
+    std::optional<double> strength;
     bool dry_run = false, long_prompt = false;
   };
   auto o = std::make_shared<Options>();
@@ -222,6 +225,10 @@ void AddGenerate(App& app, Typed& typed) {
                 "Draw guided output back to the spread of plain one, 0 to 1");
   c->add_option("--width", o->width, "Width in pixels (default: the model's)");
   c->add_option("--height", o->height, "Height in pixels (default: the model's)");
+  c->add_option("--init-image", o->init_image, "PNG to begin from, of the size that is painted")
+      ->check(CLI::ExistingFile);
+  c->add_option("--strength", o->strength,
+                "How much of the schedule is run on it, above 0 to 1 (default 0.8)");
   c->add_option("--clip-skip", o->clip_skip, "Layers of the text encoders to leave out");
   c->add_flag("--long-prompt", o->long_prompt, "Read a long prompt in chunks instead of cutting it");
   for (const auto& [name, target, meaning] :
@@ -257,6 +264,11 @@ void AddGenerate(App& app, Typed& typed) {
     Set(o->rescale, [&](double v) { r.set_guidance_rescale(v); });
     Set(o->width, [&](int64_t v) { r.set_width(v); });
     Set(o->height, [&](int64_t v) { r.set_height(v); });
+    if (!o->init_image.empty()) {
+      std::ifstream file(o->init_image, std::ios::binary);
+      r.set_init_image(std::string(std::istreambuf_iterator<char>(file), {}));
+    }
+    Set(o->strength, [&](double v) { r.set_strength(v); });
     Set(o->clip_skip, [&](int v) { r.set_clip_skip(v); });
     r.set_long_prompt(o->long_prompt);
     const auto set_size = [](const std::vector<int64_t>& pair, auto mutable_size) {

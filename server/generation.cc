@@ -94,6 +94,12 @@ Status Generation::Prepare(ModelLease lease) {
   if (request_.has_steps()) wanted.steps = request_.steps();
   if (request_.has_eta()) wanted.eta = request_.eta();
   wanted.preview_interval = request_.preview_interval();
+  if (!request_.init_image().empty()) {
+    Result<Picture> image = backend_.compute.decode_image(request_.init_image());
+    if (!image.ok()) return Annotate(image.status(), "init_image");
+    wanted.init_image = std::make_shared<const Picture>(*std::move(image));
+  }
+  if (request_.has_strength()) wanted.strength = request_.strength();
   TEMPERA_ASSIGN(resolved_, lease_.engine().Resolve(wanted));
   format_ = FormatOf(request_.format());
   count_ = request_.has_count() ? request_.count() : 1;
@@ -106,6 +112,7 @@ Status Generation::Prepare(ModelLease lease) {
   if (resolved_.wish.class_label) accepted_.set_class_label(*resolved_.wish.class_label);
   accepted_.set_prompt(resolved_.wish.prompt);
   if (engine.guidance != 1) accepted_.set_guidance(resolved_.wish.guidance);
+  if (resolved_.init_image != nullptr) accepted_.set_strength(resolved_.strength);
   for (const std::string& warning : resolved_.warnings) accepted_.add_warnings(warning);
   accepted_.mutable_schedule()->set_scheduler(resolved_.scheduler);
   accepted_.mutable_schedule()->set_steps(resolved_.steps);
@@ -229,8 +236,11 @@ std::map<std::string, std::string> TextChunks(const EngineInfo& info, const Reso
                 ", Seed: ", r.seed, ", Size: ", w.size[1], "x", w.size[0], ", Model: ", info.name);
     if (info.is_artifact) text += Cat(", Model hash: ", info.id.substr(0, 12));
     if (w.clip_skip > 0) text += Cat(", Clip skip: ", w.clip_skip);
+    if (r.init_image != nullptr) text += Cat(", Denoising strength: ", r.strength);
+    std::erase(text, '\0');  // a chunk cannot hold it
     chunks["parameters"] = text;
   }
+  if (r.init_image != nullptr) settings["strength"] = r.strength;
   if (info.guidance != 1) settings["guidance"] = r.wish.guidance;
   chunks["tempera"] = CanonicalJson(settings);
   return chunks;

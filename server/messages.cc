@@ -166,6 +166,7 @@ v1::ModelInfo InfoMessage(const EngineInfo& info) {
   m.set_width(info.width);
   m.set_classes(info.classes);
   m.set_takes_prompt(info.takes_prompt);
+  m.set_takes_image(info.takes_image);
   m.set_default_guidance(info.guidance);
   m.set_size_step(info.any_size ? info.size_step : 0);
   for (const std::string& name : info.class_names) m.add_class_names(name);

@@ -37,6 +37,14 @@ Picture ToPicture(const at::Tensor& x) {
   return picture;
 }
 
+// The other way, [1, channels, H, W]; one channel becomes as many.
+at::Tensor FromPicture(const Picture& p, int64_t channels) {
+  const at::Tensor bytes =
+      at::from_blob(const_cast<uint8_t*>(p.pixels.data()), {p.height, p.width, p.channels}, at::kByte);
+  const at::Tensor x = bytes.permute({2, 0, 1}).unsqueeze(0).to(at::kFloat) / 255.0f;
+  return (2.0f * x - 1.0f).expand({1, channels, -1, -1}).contiguous();
+}
+
 class NetworkEngine final : public Engine {
  public:
   EngineInfo info_;
@@ -69,6 +77,8 @@ class NetworkEngine final : public Engine {
         {.config = scheduler_config_, .name = r.scheduler, .steps = r.steps, .eta = r.eta});
   }
   Status ResolveWish(const GenerationRequest& request, Wish& wish) const;
+  Status ResolveImage(const GenerationRequest& request, const Scheduler& scheduler,
+                      ResolvedGeneration& r) const;
   std::vector<FeatureError> StepErrors(const ServingSource& source, double timestep, int64_t train,
                                        double* total) const;
 };
@@ -127,7 +137,9 @@ Status NetworkEngine::ResolveWish(const GenerationRequest& request, Wish& wish) 
                            " has nothing to be guided by, want none");
   if (!(request.guidance_rescale >= 0 && request.guidance_rescale <= 1))
     return InvalidArgument("guidance_rescale: got ", request.guidance_rescale, ", want 0 to 1");
-  wish.size = {request.height.value_or(info_.height), request.width.value_or(info_.width)};
+  const Picture* image = request.init_image.get();
+  wish.size = {request.height.value_or(image != nullptr ? image->height : info_.height),
+               request.width.value_or(image != nullptr ? image->width : info_.width)};
   for (const auto& [field, side, own] :
        {std::tuple("height", wish.size[0], info_.height), std::tuple("width", wish.size[1], info_.width)}) {
     if (side == own && own > 0) continue;
@@ -138,6 +150,26 @@ Status NetworkEngine::ResolveWish(const GenerationRequest& request, Wish& wish) 
       return InvalidArgument(field, ": got ", side, ", want a multiple of ", info_.size_step, " up to ",
                              kMaxSide);
   }
+  return OkStatus();
+}
+
+Status NetworkEngine::ResolveImage(const GenerationRequest& request, const Scheduler& scheduler,
+                                   ResolvedGeneration& r) const {
+  if (request.init_image == nullptr) {
+    if (!request.strength) return OkStatus();
+    return InvalidArgument("strength: got ", *request.strength, " without an init_image, want none");
+  }
+  const Picture& image = *request.init_image;
+  if (!info_.takes_image)
+    return InvalidArgument("init_image: is given, but ", info_.name, " begins from noise alone, want none");
+  if (image.height != r.wish.size[0] || image.width != r.wish.size[1])
+    return InvalidArgument("init_image: got ", image.width, " x ", image.height,
+                           " pixels, want width x height, ", r.wish.size[1], " x ", r.wish.size[0]);
+  if (image.channels != 1 && image.channels != info_.channels)
+    return InvalidArgument("init_image: got ", image.channels, " channels, want ", info_.channels, " or 1");
+  r.init_image = request.init_image;
+  r.strength = request.strength.value_or(0.8);
+  TEMPERA_ASSIGN(r.first, scheduler.FirstStep(r.strength));
   return OkStatus();
 }
 
@@ -166,6 +198,7 @@ Result<ResolvedGeneration> NetworkEngine::Resolve(const GenerationRequest& reque
     r.scheduler = info_.scheduler;
     r.steps = info_.steps;
     r.eta = info_.eta;
+    TEMPERA_TRY(ResolveImage(request, *schedule_, r));
     return r;
   }
   TEMPERA_ASSIGN(const auto scheduler, CreateScheduler({.config = scheduler_config_,
@@ -175,6 +208,8 @@ Result<ResolvedGeneration> NetworkEngine::Resolve(const GenerationRequest& reque
   r.scheduler = scheduler->name();
   r.steps = request.steps.value_or(static_cast<int>(scheduler->steps()));
   r.eta = scheduler->eta();
+  TEMPERA_TRY(scheduler->CheckOutput(stages_->latent_channels(), network_->info().out_channels));
+  TEMPERA_TRY(ResolveImage(request, *scheduler, r));
   return r;
 }
 
@@ -236,12 +271,18 @@ Result<GenerationResult> NetworkEngine::Generate(const CallScope& scope, const R
     NoiseSource noise(request.seed);
     SamplerState state;
     const int64_t factor = stages_->factor();
-    at::Tensor x = noise
-                       .Randn({1, stages_->latent_channels(), request.wish.size[0] / factor,
-                               request.wish.size[1] / factor})
-                       .to(network_->device()) *
-                   scheduler->init_noise_sigma();
-    for (size_t k = 0; k < timesteps.size(); ++k) {
+    const std::vector<int64_t> shape{1, stages_->latent_channels(), request.wish.size[0] / factor,
+                                     request.wish.size[1] / factor};
+    at::Tensor x;
+    if (request.init_image != nullptr) {
+      const at::Tensor begun =
+          stages_->EncodeImage(FromPicture(*request.init_image, info_.channels), noise.Randn(shape));
+      x = scheduler->AddNoise(begun, noise.Randn(shape), request.first);
+    } else {
+      x = noise.Randn(shape) * scheduler->init_noise_sigma();
+    }
+    x = x.to(network_->device());
+    for (auto k = static_cast<size_t>(request.first); k < timesteps.size(); ++k) {
       TEMPERA_TRY(scope.Check());
       const auto step_begin = std::chrono::steady_clock::now();
       nn::ForwardContext ctx;
@@ -312,6 +353,7 @@ void FillGeometry(const Denoiser& network, const Stages& stages, const PipelineR
   info.height = latent[0] * stages.factor();
   info.width = latent[1] * stages.factor();
   info.takes_prompt = stages.takes_prompt();
+  info.takes_image = stages.takes_prompt() && stages.factor() > 1;
   info.guidance = pipeline.guidance;
   info.classes = stages.classes();
   info.weight_bytes = network.resident_bytes();

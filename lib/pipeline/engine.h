@@ -48,6 +48,7 @@ struct EngineInfo {
   bool any_size = false;
   bool takes_prompt = false;
   double guidance = 1;                   // scale where a request names none
+  bool takes_image = false;              // a generation may begin from a picture
   int64_t classes = 0;                   // 0: unconditional
   std::vector<std::string> class_names;  // empty, or one per class
   // The schedule used when the request names none. An artifact serves this schedule only.
@@ -65,6 +66,12 @@ struct EngineInfo {
   std::vector<FeatureBaseline> baseline;
 };
 
+// 8-bit picture, rows of interleaved channels (1 gray, 3 RGB, 4 RGBA).
+struct Picture {
+  int64_t width = 0, height = 0, channels = 0;
+  std::vector<uint8_t> pixels;
+};
+
 // A generation as asked for; unset fields take the engine's defaults.
 struct GenerationRequest {
   std::optional<int64_t> class_label;
@@ -75,7 +82,9 @@ struct GenerationRequest {
   int64_t clip_skip = 0;
   bool long_prompt = false;
   std::optional<std::array<int64_t, 2>> original_size, crop,
-      target_size;  // height or top before width or left
+      target_size;                            // height or top before width or left
+  std::shared_ptr<const Picture> init_image;  // to begin from, instead of noise alone
+  std::optional<double> strength;             // how much of the schedule is run on it, above 0 to 1
   uint64_t seed = 0;
   std::optional<std::string> scheduler;
   std::optional<int> steps;
@@ -88,6 +97,9 @@ struct ResolvedGeneration {
   Wish wish;
   std::vector<std::string> warnings;  // "prompt: ..." for the caller to read
   double guidance_rescale = 0;
+  std::shared_ptr<const Picture> init_image;
+  double strength = 1;
+  int64_t first = 0;  // network evaluation that it begins with
   uint64_t seed = 0;
   std::string scheduler;
   int steps = 0;  // network evaluations may differ from the request's count where the schedule says so
@@ -103,12 +115,6 @@ struct StepEvent {
   // Over all features of the step; unset for a full-precision model and where the metric is off.
   std::optional<double> temporal_feature_error;
   std::vector<FeatureError> errors;
-};
-
-// 8-bit picture, rows of interleaved channels (1 gray, 3 RGB, 4 RGBA).
-struct Picture {
-  int64_t width = 0, height = 0, channels = 0;
-  std::vector<uint8_t> pixels;
 };
 
 struct GenerationResult {

@@ -238,4 +238,11 @@ at::Tensor Stages::Decode(const at::Tensor& latent) const {
                                                         : first_stage_->Decode(ctx, z);
 }
 
+at::Tensor Stages::EncodeImage(const at::Tensor& image, const at::Tensor& noise) const {
+  nn::ForwardContext ctx;
+  const Gaussian z = noise.size(2) * noise.size(3) > kWholeLatent ? first_stage_->EncodeTiled(ctx, image)
+                                                                  : first_stage_->Encode(ctx, image);
+  return first_stage_->ToLatent(z.Sample(noise));
+}
+
 }  // namespace tempera

@@ -45,6 +45,9 @@ class Stages {
   Result<Conditions> Encode(const Wish& wish) const;
   // latent: [B, C, h, w], as the sampler leaves it -> [B, C', H, W], about -1 to 1.
   at::Tensor Decode(const at::Tensor& latent) const;
+  // image: [1, C', H, W], -1 to 1; noise: of the latent's shape, for the spread that the first stage sees ->
+  // [1, C, h, w] as the sampler sees it. REQUIRES: a first stage.
+  at::Tensor EncodeImage(const at::Tensor& image, const at::Tensor& noise) const;
 
  private:
   struct Encoder {

@@ -203,14 +203,13 @@ std::string WriteFakeArtifact(const fs::path& folder, const QuantSpec& spec, con
   manifest.source_sha256 = std::string(64, 'a');
   manifest.spec = SpecJson(spec);
   manifest.schedule = Json{{"scheduler", spec.scheduler}, {"timesteps", {801.0, 601.0, 401.0, 201.0, 1.0}}};
-  manifest.model =
-      Json{{"name", model},
-           {"pipeline", "DDPMPipeline"},
-           {"family", "unet"},
-           {"class_names", {"a", "b"}},
-           {"dropped_parameters", {"time.weight", "time.bias"}},
-           {"picture", {1, 32, 48}},
-           {"classes", 2}};
+  manifest.model = Json{{"name", model},
+                        {"pipeline", "DDPMPipeline"},
+                        {"family", "unet"},
+                        {"class_names", {"a", "b"}},
+                        {"dropped_parameters", {"time.weight", "time.bias"}},
+                        {"picture", {1, 32, 48}},
+                        {"classes", 2}};
   const auto slot = [](const char* name, const char* role, int weight_bits, int activation_bits, int parts) {
     return Json{{"slot", name},
                 {"role", role},
@@ -293,6 +292,7 @@ Compute FakeCompute(std::shared_ptr<Controls> controls) {
     const std::string id = WriteFakeArtifact(folder, input.spec, input.model_folder.filename().string());
     return QuantizeJobOutput{id, folder};
   };
+  c.decode_image = [](std::string_view) -> Result<Picture> { return InvalidArgument("not a PNG file"); };
   c.encode_image = [](const Picture& p, ImageFormat,
                       const std::map<std::string, std::string>&) -> Result<std::string> {
     return std::string(p.pixels.begin(), p.pixels.end());

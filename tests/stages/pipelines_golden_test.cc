@@ -229,5 +229,47 @@ TEST(EngineGolden, PaintsThePicturesOfStableDiffusion) {
   }
 }
 
+// Image-to-image: the first stage's draw, the noise of the first step, and the rest of the schedule.
+TEST(EngineGolden, BeginsFromAPicture) {
+  const CallScope scope;
+  const Json runs = golden::ReadJson("golden/pipelines/image_to_image.json")["runs"];
+  const auto source = WeightSource::OpenFile("golden/pipelines/image_to_image.safetensors", "image_to_image");
+  ASSERT_TRUE(source.ok()) << source.status();
+  auto picture = std::make_shared<Picture>(Picture{.width = 32, .height = 32, .channels = 3, .pixels = {}});
+  const TensorView view = *(*source)->Find("picture");
+  picture->pixels.assign(view.bytes.begin(), view.bytes.end());
+  for (const Json& run : runs) {
+    const std::string name = run["folder"];
+    SCOPED_TRACE(name);
+    const auto engine = Engine::LoadModel(scope, fs::path("golden/pipelines") / name);
+    ASSERT_TRUE(engine.ok()) << engine.status();
+    GenerationRequest request;
+    request.prompt = run["prompt"].get<std::string>();
+    request.guidance = run["guidance"].get<double>();
+    request.steps = run["steps"].get<int>();
+    request.seed = run["seed"].get<uint64_t>();
+    request.strength = run["strength"].get<double>();
+    EXPECT_FALSE((*engine)->Resolve(request).ok());  // of what picture?
+    request.init_image = picture;
+    const auto resolved = (*engine)->Resolve(request);
+    ASSERT_TRUE(resolved.ok()) << resolved.status();
+    const auto result = (*engine)->Generate(scope, *resolved, {});
+    ASSERT_TRUE(result.ok()) << result.status();
+    const TensorView want = *(*source)->Find(name);
+    ASSERT_EQ(result->picture.pixels.size(), want.bytes.size());
+    int largest = 0;
+    for (size_t i = 0; i < want.bytes.size(); ++i)
+      largest = std::max(largest, std::abs(result->picture.pixels[i] - want.bytes[i]));
+    EXPECT_LE(largest, 1);
+    for (const double strength : {0.0, -0.5, 1.5, static_cast<double>(NAN)}) {
+      request.strength = strength;
+      EXPECT_FALSE((*engine)->Resolve(request).ok()) << strength;
+    }
+    request.strength.reset();
+    request.height = 48;
+    EXPECT_FALSE((*engine)->Resolve(request).ok());
+  }
+}
+
 }  // namespace
 }  // namespace tempera
