@@ -26,7 +26,11 @@ std::string MediaType(const std::string& path) {
 }
 
 // A file of the report: everything but the tensors and the digests.
-bool IsReportFile(const std::string& path) { return !path.ends_with(".safetensors") && path != kDigestsFile; }
+// The model's own parts lie in sub-folders.
+bool IsReportFile(const std::string& path) {
+  if (path.find('/') != path.npos) return path.starts_with("pictures/");
+  return !path.ends_with(".safetensors") && path != kDigestsFile;
+}
 
 // The pieces of some files, one after the other.
 class ReportReader {

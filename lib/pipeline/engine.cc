@@ -96,6 +96,8 @@ Status RefuseText(const EngineInfo& info, const GenerationRequest& r) {
   return OkStatus();
 }
 
+// What a network of Stable Diffusion's size still paints in a few GiB.
+constexpr int64_t kMaxPixels = 2048 * 2048;
 constexpr int64_t kMaxSide = 16384;
 
 Status NetworkEngine::ResolveWish(const GenerationRequest& request, Wish& wish) const {
@@ -150,6 +152,9 @@ Status NetworkEngine::ResolveWish(const GenerationRequest& request, Wish& wish) 
       return InvalidArgument(field, ": got ", side, ", want a multiple of ", info_.size_step, " up to ",
                              kMaxSide);
   }
+  if (info_.any_size && wish.size[0] * wish.size[1] > kMaxPixels)
+    return InvalidArgument("width: got ", wish.size[1], " x ", wish.size[0], " pixels, want at most ",
+                           kMaxPixels, " in all");
   return OkStatus();
 }
 

@@ -12,6 +12,8 @@ namespace {
 // The latent is decoded in tiles from this many positions on: what 1024 x 1024 pixels of Stable Diffusion
 // need.
 constexpr int64_t kWholeLatent = 128 * 128;
+// A context of so many chunks costs each step about as much as the pixels of a small picture.
+constexpr size_t kMostChunks = 8;
 
 }  // namespace
 
@@ -119,6 +121,7 @@ Result<std::vector<std::string>> Stages::Check(const Wish& wish) const {
   for (const auto& [field, prompts] :
        {std::pair("prompt", Prompts(wish.prompt, wish.prompt_2)),
         std::pair("negative_prompt", Prompts(wish.negative.value_or(""), wish.negative_2))}) {
+    if (wish.long_prompt) TEMPERA_TRY(ChunksOf(prompts, field).status());
     for (size_t i = 0; i < encoders_.size(); ++i) {
       const Encoder& e = encoders_[i];
       const auto read = e.tokenizer->Encode(prompts[i]);
@@ -136,6 +139,9 @@ Result<int64_t> Stages::ChunksOf(const std::vector<std::string>& prompts, const 
   for (size_t i = 0; i < encoders_.size(); ++i) {
     const auto chunks = encoders_[i].tokenizer->EncodeLong(prompts[i]);
     if (!chunks.ok()) return Annotate(chunks.status(), field);
+    if (chunks->size() > kMostChunks)
+      return InvalidArgument(field, ": too long, got ", chunks->size(), " chunks of ",
+                             encoders_[i].tokenizer->max_length(), " tokens, want at most ", kMostChunks);
     most = std::max(most, chunks->size());
   }
   return static_cast<int64_t>(most);

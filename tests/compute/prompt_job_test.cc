@@ -181,6 +181,11 @@ TEST_F(PipelineJob, RequestsThatDoNotFitNameTheField) {
   expect("height", [](auto& r) { r.height = 33; });
   expect("width", [](auto& r) { r.width = 0; });
   expect("width", [](auto& r) { r.width = 1 << 20; });
+  expect("width", [](auto& r) { r.width = r.height = 4096; });
+  expect("prompt", [](auto& r) {
+    r.long_prompt = true;
+    for (int i = 0; i < 700; ++i) *r.prompt += " cat";
+  });
   expect("clip_skip", [](auto& r) { r.clip_skip = 99; });
   expect("clip_skip", [](auto& r) { r.clip_skip = -1; });
   // Beyond the tokens that the encoder reads: told, or read in chunks.
