@@ -3,7 +3,10 @@
 #include <ATen/Functions.h>
 #include <zlib.h>
 
-#include <vector>
+#include <sstream>
+
+#include "base/files.h"
+#include "base/json.h"
 
 namespace tempera::zoo {
 namespace {
@@ -46,6 +49,39 @@ Result<Dataset> LoadFashion(const std::filesystem::path& folder, const std::stri
                       .sub(1);
   data.pictures = at::constant_pad_nd(data.pictures, {2, 2, 2, 2}, -1);
   data.labels = at::from_blob(const_cast<uint8_t*>(labels.data()) + 8, {count}, at::kByte).to(at::kLong);
+  return data;
+}
+
+at::Tensor EmojiData::Pictures(const at::Tensor& index) const {
+  return pictures.index_select(0, index).to(at::kFloat).div_(127.5).sub_(1);
+}
+
+Result<EmojiData> LoadEmoji(const std::filesystem::path& folder) {
+  constexpr int64_t kSide = 64, kBytes = kSide * kSide * 3;
+  TEMPERA_ASSIGN(const std::string pixels, ReadFile(folder / "emoji-64.rgb", "emoji-64.rgb"));
+  TEMPERA_ASSIGN(const std::string lines, ReadFile(folder / "emoji-pairs.jsonl", "emoji-pairs.jsonl"));
+  EmojiData data;
+  std::istringstream in(lines);
+  for (std::string line; std::getline(in, line);) {
+    const std::string label = Cat("emoji-pairs.jsonl: line ", data.rows.size() + 1);
+    TEMPERA_ASSIGN(const Json json, ParseJson(line, label));
+    EmojiData::Row row;
+    Fields f(json, label);
+    f.Need("style", row.style);
+    f.Need("label", row.label);
+    f.Get("group", row.group);
+    f.Get("tags", row.tags);
+    f.Ignore({"hex"});
+    TEMPERA_TRY(f.Finish());
+    data.rows.push_back(std::move(row));
+  }
+  const auto count = static_cast<int64_t>(data.rows.size());
+  if (static_cast<int64_t>(pixels.size()) != count * kBytes)
+    return DataLoss("emoji-64.rgb: wrong size, got ", pixels.size(), ", want ", count * kBytes, " for ",
+                    count, " lines");
+  data.pictures = at::from_blob(const_cast<char*>(pixels.data()), {count, kSide, kSide, 3}, at::kByte)
+                      .permute({0, 3, 1, 2})
+                      .contiguous();
   return data;
 }
 

@@ -3,7 +3,11 @@
 #include <ATen/Functions.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <csignal>
+#include <cstdio>
 
 #include "base/files.h"
 #include "nn/params.h"
@@ -45,7 +49,9 @@ Result<double> Trainer::Step(const std::function<at::Tensor(int)>& loss) {
 
   ++step_;
   const double n = static_cast<double>(step_);
-  const double progress = std::min(1.0, n / static_cast<double>(options_.total_steps));
+  const double total_steps = static_cast<double>(options_.total_steps);
+  const double decay_steps = options_.decay_part * total_steps;
+  const double progress = std::clamp((n - (total_steps - decay_steps)) / decay_steps, 0.0, 1.0);
   const double rate = options_.learning_rate * std::min(1.0, n / static_cast<double>(options_.warmup_steps)) *
                       (0.05 + 0.95 * 0.5 * (1 + std::cos(M_PI * progress)));
   constexpr double kBeta1 = 0.9, kBeta2 = 0.999;  // Adam's published defaults
@@ -66,11 +72,12 @@ Result<double> Trainer::Step(const std::function<at::Tensor(int)>& loss) {
   return total;
 }
 
-Status SaveTensors(const std::filesystem::path& file, const std::map<std::string, at::Tensor>& tensors) {
+Status SaveTensors(const std::filesystem::path& file, const std::map<std::string, at::Tensor>& tensors,
+                   bool half) {
   std::vector<at::Tensor> keep;
   std::vector<TensorOut> out;
   for (const auto& [name, tensor] : tensors) {
-    keep.push_back(tensor.detach().contiguous().cpu());
+    keep.push_back((half ? tensor.detach().to(at::kHalf) : tensor.detach()).contiguous().cpu());
     out.push_back(nn::ToTensorOut(name, keep.back()));
   }
   return WriteFileAtomic(file, SafetensorsBytes(std::move(out)), file.filename().string());
@@ -112,6 +119,58 @@ Result<std::map<std::string, at::Tensor>> Trainer::Load(const std::filesystem::p
   for (const auto& [name, view] : source->tensors())
     if (name.starts_with("extra/")) extra[name.substr(6)] = nn::ToTensor(view).clone();
   return extra;
+}
+
+namespace {
+
+volatile std::sig_atomic_t stop_asked = 0;
+
+}  // namespace
+
+Status Run(Trainer& trainer, const Course& course) {
+  constexpr int64_t kLine = 50;  // steps
+  using Clock = std::chrono::steady_clock;
+  std::vector<float> curve;
+  double window = 0;  // losses since the last line
+  if (const auto extra = trainer.Load(course.state); extra.ok()) {
+    if (!extra->contains("curve") || !extra->contains("window"))
+      return InvalidArgument(course.state.filename().string(), ": is not a training state");
+    const at::Tensor saved = extra->at("curve");
+    curve.assign(saved.const_data_ptr<float>(), saved.const_data_ptr<float>() + saved.numel());
+    window = extra->at("window").item<double>();
+    std::printf("going on from step %lld\n", static_cast<long long>(trainer.step()));
+  } else if (!absl::IsNotFound(extra.status())) {
+    return extra.status();
+  }
+  for (const int signal : {SIGINT, SIGTERM}) std::signal(signal, [](int) { stop_asked = 1; });
+  const int64_t steps = trainer.options().total_steps;
+  auto line = Clock::now(), saved = line;
+  int64_t line_step = trainer.step();
+  const auto since = [](Clock::time_point t) {
+    return std::chrono::duration<double>(Clock::now() - t).count();
+  };
+  while (trainer.step() < steps && stop_asked == 0) {
+    const int64_t step = trainer.step();
+    TEMPERA_ASSIGN(const double value, trainer.Step([&](int shard) { return course.loss(step, shard); }));
+    window += value;
+    if (trainer.step() % kLine == 0) {
+      curve.push_back(static_cast<float>(window / kLine));
+      std::printf("step %lld of %lld  loss %.4f  %.1f pictures/s\n", static_cast<long long>(trainer.step()),
+                  static_cast<long long>(steps), window / kLine,
+                  static_cast<double>((trainer.step() - line_step) * course.batch) / since(line));
+      std::fflush(stdout);
+      window = 0;
+      line = Clock::now();
+      line_step = trainer.step();
+    }
+    if (since(saved) > course.save_seconds || trainer.step() == steps || stop_asked != 0) {
+      TEMPERA_TRY(trainer.Save(
+          course.state, {{"curve", at::tensor(curve)}, {"window", at::tensor({window}, at::kDouble)}}));
+      TEMPERA_TRY(course.publish());
+      saved = Clock::now();
+    }
+  }
+  return OkStatus();
 }
 
 }  // namespace tempera::zoo
