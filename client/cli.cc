@@ -283,7 +283,8 @@ void AddGenerate(App& app, Typed& typed) {
   c->add_option("--format", o->args.format,
                 "png, webp or jpeg (default: by the extension of --out, else png)");
   c->add_option("--preview", o->preview,
-                "Write a preview after every N steps, NAME-stepNNNN.png (N: 1 if left out)");
+                "A preview after every N steps (1 if left out): on a terminal that shows pictures, else as "
+                "NAME-stepNNNN.png");
   c->add_flag("--preview-full", o->preview_full,
               "Previews as large and as dear as the picture (default: small ones, of the latent)");
   c->add_flag("--audit", o->audit, "Ask for a comparison with full precision, where the server can");
@@ -467,6 +468,11 @@ void AddModels(App& app, Typed& typed) {
          &RunModelsUnload);
 }
 
+void AddView(App& app, Typed& typed) {
+  AddOne(app, typed, "view", "Show a PNG on the terminal, by kitty's protocol or as sixels", "FILE",
+         "The picture; TEMPERA_PICTURES=kitty, sixel or none says what the terminal takes", &RunView);
+}
+
 void AddCapabilities(App& app, Typed& typed) {
   auto ref = std::make_shared<std::string>();
   App* c = app.add_subcommand("capabilities", "Show what the server, or one model on it, can do");
@@ -569,6 +575,7 @@ int RunCli(std::vector<std::string> args, const CliWorld& world) {
   AddReport(app, typed);
   AddExplain(app, typed);
   AddModels(app, typed);
+  AddView(app, typed);
   AddCapabilities(app, typed);
   AddCompletion(app, typed);
   app.footer(kMainFooter);  // not before: commands would inherit it

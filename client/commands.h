@@ -53,6 +53,8 @@ struct GenerateArgs {
   std::string out;
 };
 Result<int> RunGenerate(const Session& s, const GenerateArgs& args);
+// Shows a PNG on the terminal, or says that it cannot.
+Result<int> RunView(const Session& s, const std::string& file);
 
 struct ListArgs {
   std::string filter;

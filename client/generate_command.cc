@@ -5,6 +5,7 @@
 #include "client/commands.h"
 #include "client/json_view.h"
 #include "client/paths.h"
+#include "client/pictures.h"
 #include "client/terminal.h"
 
 namespace tempera {
@@ -60,6 +61,8 @@ Result<int> RunGenerate(const Session& s, const GenerateArgs& args) {
   bool told = false;
   int written = 0;
   Status preview_error;
+  const PictureProtocol shown =
+      !s.json && request.preview_interval() > 0 ? FindPictureProtocol() : PictureProtocol::kNone;
   ProgressBar bar(s.err, s.width);
   const GenerateCallbacks callbacks{
       .on_accepted =
@@ -86,6 +89,11 @@ Result<int> RunGenerate(const Session& s, const GenerateArgs& args) {
           },
       .on_preview =
           [&](const v1::Preview& p) {
+            if (shown != PictureProtocol::kNone) {
+              bar.Clear();
+              s.err << TerminalPicture(shown, p.data()) << std::flush;
+              return;
+            }
             const auto path = names.Preview(accepted.seed() + static_cast<uint64_t>(p.picture()), p.step());
             if (preview_error.ok()) preview_error = WriteFileAtomic(path, p.data(), path.filename().string());
           },
@@ -138,6 +146,20 @@ Result<int> RunGenerate(const Session& s, const GenerateArgs& args) {
     s.err << "total " << NumberText(summary.total_ms()) << " ms: waiting " << NumberText(summary.queue_ms())
           << ", loading " << NumberText(summary.load_ms()) << ", denoising " << NumberText(denoise_ms)
           << std::endl;
+  return kExitDone;
+}
+
+Result<int> RunView(const Session& s, const std::string& file) {
+  TEMPERA_ASSIGN(const std::string bytes, ReadFile(s.cwd / file, file));
+  const PictureProtocol protocol = FindPictureProtocol();
+  const std::string text = TerminalPicture(protocol, bytes);
+  if (protocol != PictureProtocol::kNone && text.empty())
+    return InvalidArgument(file, ": is no PNG that can be read");
+  if (text.empty()) {
+    s.err << "this terminal shows neither kitty's pictures nor sixels; look at " << file << std::endl;
+  } else {
+    s.err << text << std::flush;
+  }
   return kExitDone;
 }
 

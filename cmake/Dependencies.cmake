@@ -40,6 +40,8 @@ if(TEMPERA_SERVICE)
   find_package(SQLite3 REQUIRED)
   find_package(Boost 1.74 REQUIRED)  # Asio and Beast, headers only
   find_package(CLI11 REQUIRED)
+  find_library(TEMPERA_SIXEL sixel REQUIRED)  # pictures on terminals
+  find_path(TEMPERA_SIXEL_INCLUDE sixel.h PATH_SUFFIXES sixel REQUIRED)
 endif()
 if(TEMPERA_TESTS)
   find_package(GTest REQUIRED)

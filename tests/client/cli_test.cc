@@ -1,8 +1,10 @@
 // The program, run against a server whose answers the test writes.
 #include "client/cli.h"
 
+#include <absl/strings/escaping.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <png.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -577,6 +579,46 @@ std::string Complete(const fs::path& script, const std::string& words) {
   FILE* pipe = popen(command.c_str(), "r");
   for (int c; (c = std::fgetc(pipe)) != EOF;) out += static_cast<char>(c);
   return pclose(pipe) == 0 ? out : "failed: " + out;
+}
+
+// A PNG of two colours.
+std::string SmallPng() {
+  png_image image{};
+  image.version = PNG_IMAGE_VERSION;
+  image.width = image.height = 4;
+  image.format = PNG_FORMAT_RGB;
+  std::string pixels(48, '\x20'), bytes(4096, '\0');
+  for (size_t i = 0; i < pixels.size(); i += 6) pixels[i] = '\xf0';
+  png_alloc_size_t size = bytes.size();
+  EXPECT_NE(png_image_write_to_memory(&image, bytes.data(), &size, 0, pixels.data(), 0, nullptr), 0);
+  bytes.resize(size);
+  return bytes;
+}
+
+TEST_F(Cli, PicturesAreShownAsTheTerminalTakesThem) {
+  const std::string png = SmallPng();
+  std::ofstream(cwd_ / "a.png", std::ios::binary) << png;
+  std::ofstream(cwd_ / "b.png") << "no picture";
+  setenv("TEMPERA_PICTURES", "kitty", 1);
+  const std::string kitty = Call({"view", "a.png"}).err;
+  EXPECT_TRUE(kitty.starts_with("\x1b_Gf=100,a=T,c=25,m=0;" + absl::Base64Escape(png) + "\x1b\\")) << kitty;
+  EXPECT_EQ(Call({"view", "b.png"}).code, 1);
+  setenv("TEMPERA_PICTURES", "sixel", 1);
+  const std::string sixels = Call({"view", "a.png"}).err;
+  EXPECT_TRUE(sixels.starts_with("\x1bP")) << sixels;
+  EXPECT_THAT(sixels, HasSubstr("\"1;1;256;256"));
+  EXPECT_THAT(sixels, HasSubstr("\x1b\\"));
+  // Previews are shown instead of written.
+  v1::GenerateResponse preview;
+  preview.mutable_preview()->set_data(png);
+  auto events = GenerationOf("p", 7, 4);
+  events.insert(events.begin() + 2, preview);
+  Generates(events);
+  EXPECT_THAT(Call({"generate", "--preview", "x", "--out", "c.png"}).err, HasSubstr("\x1bP"));
+  EXPECT_FALSE(fs::exists(cwd_ / "c-step0000.png"));
+  setenv("TEMPERA_PICTURES", "none", 1);
+  EXPECT_THAT(Call({"view", "a.png"}).err, HasSubstr("look at a.png"));
+  unsetenv("TEMPERA_PICTURES");
 }
 
 TEST_F(Cli, BashCompletesCommandsOptionsAndValues) {
