@@ -258,7 +258,7 @@ void AddGenerate(App& app, Typed& typed) {
                 "Draw guided output back to the spread of plain one, 0 to 1");
   c->add_option("--width", o->width, "Width in pixels (default: the model's)");
   c->add_option("--height", o->height, "Height in pixels (default: the model's)");
-  c->add_option("--init-image", o->init_image, "Picture to begin from, of the size that is painted")
+  c->add_option("--init-image", o->init_image, "PNG, JPEG or WebP to begin from, of the size that is painted")
       ->check(CLI::ExistingFile);
   c->add_option("--mask", o->mask,
                 "Picture, white where --init-image is painted anew, black where it is kept")

@@ -18,7 +18,7 @@ Compute RealCompute() {
   c.parse_spec = &QuantSpec::FromJson;
   c.run_job = &RunQuantizeJob;
   c.encode_image = &EncodeImage;
-  c.decode_image = &DecodePng;
+  c.decode_image = &DecodeImage;
   c.init_thread = &InitComputeThread;
   c.methods = QuantMethodNames();
   for (const SchedulerRow& row : Schedulers()) c.schedulers.push_back(row.name);

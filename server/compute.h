@@ -34,7 +34,7 @@ struct Compute {
   std::function<Result<std::string>(const Picture&, ImageFormat,
                                     const std::map<std::string, std::string>& text)>
       encode_image;
-  std::function<Result<Picture>(std::string_view png)> decode_image;
+  std::function<Result<Picture>(std::string_view bytes)> decode_image;
   std::function<void()> init_thread;  // first on every thread that computes
 
   // Rows of the tables, in their order.

@@ -3,8 +3,10 @@
 #include <algorithm>
 
 #include "artifact/artifact.h"
+#include "base/files.h"
 #include "rpc/status_map.h"
 #include "storage/artifacts.h"
+#include "weights/layout.h"
 #include "worker/agent.h"
 
 namespace tempera {
@@ -119,10 +121,17 @@ Result<ModelRef> Refs::Resolve(const CallScope& scope, const std::string& text,
     if (is_id || rpc::Reason(missing) != rpc::kAliasNotFound) return missing;
   }
   // A folder relative to a root. What leaves the roots is found out as for any path.
+  Status no_folder;
   for (const fs::path& root : model_roots) {
     Result<ModelRef> ref = ResolveModel((root / text).string(), field);
     if (ref.ok()) return ref;
+    const Result<fs::path> file = ResolveUnder((root / text).string(), model_roots);
+    std::error_code error;
+    if (file.ok() && fs::is_regular_file(*file, error))
+      no_folder = rpc::WithField(
+          InvalidArgument(field, ": model ", Quoted(text), " is no folder", ModelPathHint(*file)), field);
   }
+  TEMPERA_TRY(no_folder);
   if (!missing.ok())
     return rpc::WithResource(
         rpc::WithReason(NotFound(field, ": no alias and no model ", Quoted(text)), rpc::kAliasNotFound),

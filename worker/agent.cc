@@ -13,6 +13,7 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "storage/artifacts.h"
+#include "weights/layout.h"
 #include "worker/worker_name.h"
 
 namespace tempera {
@@ -108,7 +109,8 @@ Result<fs::path> ResolveModelFolder(const std::string& model, const std::vector<
     return InvalidArgument("model \"", model.substr(0, 200), "\": want an absolute path or file:///path");
   TEMPERA_ASSIGN(const fs::path folder, ResolveUnder(path, roots));
   std::error_code error;
-  if (!fs::is_directory(folder, error)) return InvalidArgument("model \"", model, "\": is no folder");
+  if (!fs::is_directory(folder, error))
+    return InvalidArgument("model \"", model, "\": is no folder", ModelPathHint(folder));
   TEMPERA_TRY(CheckLinks(folder, model, roots));
   return folder;
 }

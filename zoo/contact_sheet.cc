@@ -16,7 +16,7 @@ Status Join(const std::string& out, int64_t columns, int64_t scale, const std::v
   std::vector<Picture> pictures;
   for (const std::string& file : files) {
     TEMPERA_ASSIGN(const std::string bytes, ReadFile(file, file));
-    TEMPERA_ASSIGN(Picture picture, DecodePng(bytes));
+    TEMPERA_ASSIGN(Picture picture, DecodeImage(bytes));
     pictures.push_back(std::move(picture));
   }
   TEMPERA_ASSIGN(const Picture sheet, JoinPictures(pictures, columns, scale));

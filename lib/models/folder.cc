@@ -4,6 +4,7 @@
 #include <set>
 
 #include "base/files.h"
+#include "weights/layout.h"
 
 namespace tempera {
 namespace fs = std::filesystem;
@@ -202,6 +203,10 @@ Result<ModelFolder> OpenModelFolder(const fs::path& path) {
   ModelFolder folder;
   folder.path = path;
   folder.name = path.filename().string();
+  std::error_code error;
+  if (!fs::exists(fs::symlink_status(path / "model_index.json", error)))
+    return NotFound("model_index.json: does not exist, want the folder of a diffusers pipeline",
+                    ModelPathHint(path));
   TEMPERA_ASSIGN(folder.index, ReadConfig(path, "model_index.json"));
   TEMPERA_TRY(FindPipeline(folder));
   TEMPERA_TRY(ReadParts(folder, true));

@@ -57,7 +57,8 @@ struct ModelFolder {
   Result<std::string> Digest() const;
 };
 // Reads configurations and maps weights; no tensor is read. InvalidArgument names the file, the field or the
-// part that is missing or of another class than the pipeline takes.
+// part that is missing or of another class than the pipeline takes. NotFound for what has no model_index.json
+// says what it looks like instead.
 Result<ModelFolder> OpenModelFolder(const std::filesystem::path& path);
 // The parts beside the network alone, as an artifact's folder holds them; `index` is the source's
 // model_index.json.

@@ -2,8 +2,11 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Functions.h>
+#include <ATen/TensorOperators.h>
 
 #include <cmath>
+
+#include "weights/layout.h"
 
 namespace tempera::nn {
 namespace {
@@ -126,8 +129,8 @@ at::Tensor Params::TakeAs(const std::string& name, const Shape& shape, Init init
   } else {
     const auto it = source_->tensors().find(name);
     if (it == source_->tensors().end()) {
-      Fail(
-          InvalidArgument(source_->FileOf(name), ": tensor ", name, ": is missing, want ", ShapeText(shape)));
+      Fail(InvalidArgument(source_->FileOf(name), ": tensor ", name, ": is missing, want ", ShapeText(shape),
+                           LayoutHint(*source_)));
       return {};
     }
     taken_names_.insert(name);
@@ -158,7 +161,8 @@ Status Params::Finish() const {
   if (fresh()) return OkStatus();
   for (const auto& [name, view] : source_->tensors())
     if (!taken_names_.contains(name))
-      return InvalidArgument(source_->FileOf(name), ": tensor ", name, ": the model has no such parameter");
+      return InvalidArgument(source_->FileOf(name), ": tensor ", name, ": the model has no such parameter",
+                             LayoutHint(*source_));
   return OkStatus();
 }
 

@@ -23,7 +23,8 @@ class Params {
  public:
   // From a checkpoint. f32 is mapped without a copy, f16 and bf16 are widened to f32; the weights of layers
   // in a checkpoint of more than kWideBytes stay as they are, mapped. A missing tensor, a wrong shape, a type
-  // that is no float, a NaN or an infinity is InvalidArgument naming file and tensor.
+  // that is no float, a NaN or an infinity is InvalidArgument naming file and tensor, and the layout that the
+  // names look like where it is another one's.
   Params(std::shared_ptr<const WeightSource> source, at::Device device);
   // Fresh parameters for training: PyTorch's default initialisation from `seed`; every tensor requires
   // gradients.

@@ -71,6 +71,11 @@ struct EngineInfo {
   std::vector<FeatureBaseline> baseline;
 };
 
+// Limits of a picture that is read or painted: of a side, and of all its pixels, what a network of Stable
+// Diffusion's size still paints in a few GiB.
+inline constexpr int64_t kMaxSide = 16384;
+inline constexpr int64_t kMaxPixels = 2048 * 2048;
+
 // 8-bit picture, rows of interleaved channels (1 gray, 3 RGB, 4 RGBA).
 struct Picture {
   int64_t width = 0, height = 0, channels = 0;

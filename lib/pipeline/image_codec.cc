@@ -1,21 +1,16 @@
 #include "pipeline/image_codec.h"
 
-#include <jpeglib.h>
-#include <png.h>
 #include <webp/encode.h>
 
 #include <algorithm>
 #include <array>
-#include <csetjmp>
 #include <cstdlib>
-#include <cstring>
-#include <memory>
 #include <vector>
+
+#include "pipeline/image_errors.h"
 
 namespace tempera {
 namespace {
-
-constexpr int64_t kMaxSide = 16384;
 
 struct FormatRow {
   ImageFormat format;
@@ -32,30 +27,10 @@ const FormatRow& Row(ImageFormat format) {
                        [&](const FormatRow& r) { return r.format == format; });
 }
 
-// libpng and libjpeg report errors by a jump. So each of the functions that call them between setjmp and the
-// end holds plain data only, and nothing that a jump would leave undestroyed.
-struct Failure {
-  char text[200] = {};
-};
-
-void PngFail(png_structp png, png_const_charp message) {
-  auto* failure = static_cast<Failure*>(png_get_error_ptr(png));
-  std::snprintf(failure->text, sizeof(failure->text), "%s", message);
-  png_longjmp(png, 1);
-}
-
-void PngWarn(png_structp, png_const_charp) {}
-
 struct PngWriter {
   png_structp png = nullptr;
   png_infop info = nullptr;
   ~PngWriter() { png_destroy_write_struct(&png, &info); }
-};
-
-struct PngReader {
-  png_structp png = nullptr;
-  png_infop info = nullptr;
-  ~PngReader() { png_destroy_read_struct(&png, &info, nullptr); }
 };
 
 // The text of a tEXt chunk is Latin-1 and that of iTXt is UTF-8: ASCII goes into the first, all else into the
@@ -106,9 +81,9 @@ bool WritePng(PngWriter& w, const Picture& p, png_bytepp rows, png_textp text, i
 
 Result<std::string> EncodePng(const Picture& p, const std::map<std::string, std::string>& text) {
   TEMPERA_TRY(CheckPngText(text));
-  Failure failure;
+  image::PngError failure;
   PngWriter writer;
-  writer.png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &failure, &PngFail, &PngWarn);
+  writer.png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &failure, &image::PngFail, &image::PngWarn);
   if (writer.png != nullptr) writer.info = png_create_info_struct(writer.png);
   if (writer.info == nullptr) return ResourceExhausted("png: out of memory");
 
@@ -138,85 +113,13 @@ Result<std::string> EncodePng(const Picture& p, const std::map<std::string, std:
   return out;
 }
 
-// libpng takes the memory for a chunk before it reads it, whatever its limits: so each must lie in the file.
-Status CheckPngChunks(std::string_view png) {
-  for (size_t at = 8; at + 12 <= png.size();) {
-    uint64_t size = 0;
-    for (size_t i = 0; i < 4; ++i) size = size << 8 | static_cast<uint8_t>(png[at + i]);
-    if (size > png.size() - at - 12)
-      return InvalidArgument("png: chunk at byte ", at, " is longer than the file, got ", size,
-                             " bytes, want at most ", png.size() - at - 12);
-    if (png.substr(at + 4, 4) == "IEND") return OkStatus();
-    at += 12 + size;
-  }
-  return InvalidArgument("png: file ends early");
-}
-
-// A source of bytes for libpng.
-struct PngBytes {
-  const char* at;
-  size_t left;
-};
-
-void PngRead(png_structp png, png_bytep data, size_t size) {
-  auto* bytes = static_cast<PngBytes*>(png_get_io_ptr(png));
-  if (size > bytes->left) png_error(png, "file ends early");
-  std::memcpy(data, bytes->at, size);
-  bytes->at += size;
-  bytes->left -= size;
-}
-
-bool ReadPngHeader(PngReader& r, PngBytes* bytes) {
-  if (setjmp(png_jmpbuf(r.png)) != 0) return false;
-  png_set_read_fn(r.png, bytes, &PngRead);
-  png_set_user_limits(r.png, kMaxSide, kMaxSide);
-  png_set_chunk_malloc_max(r.png, 16 << 20);  // what a compressed text or profile may unpack to
-  png_set_chunk_cache_max(r.png, 1000);
-  png_read_info(r.png, r.info);
-  // To 8-bit gray, RGB or RGBA; values stay as they are stored, no gamma is applied.
-  png_set_expand(r.png);
-  png_set_scale_16(r.png);
-  const bool has_alpha = (png_get_color_type(r.png, r.info) & PNG_COLOR_MASK_ALPHA) != 0 ||
-                         png_get_valid(r.png, r.info, PNG_INFO_tRNS) != 0;
-  if (has_alpha) png_set_gray_to_rgb(r.png);
-  png_set_interlace_handling(r.png);
-  return true;
-}
-
-bool ReadPngLayout(PngReader& r) {
-  if (setjmp(png_jmpbuf(r.png)) != 0) return false;
-  png_read_update_info(r.png, r.info);
-  return true;
-}
-
-bool ReadPngRows(PngReader& r, png_bytepp rows) {
-  if (setjmp(png_jmpbuf(r.png)) != 0) return false;
-  png_read_image(r.png, rows);
-  png_read_end(r.png, nullptr);
-  return true;
-}
-
-struct JpegError {
-  jpeg_error_mgr base;  // first: libjpeg knows only this part
-  std::jmp_buf jump;
-  char text[JMSG_LENGTH_MAX];
-};
-
-void JpegFail(j_common_ptr info) {
-  auto* error = reinterpret_cast<JpegError*>(info->err);
-  info->err->format_message(info, error->text);
-  std::longjmp(error->jump, 1);
-}
-
-void JpegQuiet(j_common_ptr) {}
-
 struct JpegOut {
   unsigned char* data = nullptr;
   unsigned long size = 0;
   ~JpegOut() { std::free(data); }
 };
 
-bool WriteJpeg(jpeg_compress_struct& info, JpegError& error, const Picture& p, JpegOut& out) {
+bool WriteJpeg(jpeg_compress_struct& info, image::JpegError& error, const Picture& p, JpegOut& out) {
   if (setjmp(error.jump) != 0) return false;
   jpeg_create_compress(&info);
   jpeg_mem_dest(&info, &out.data, &out.size);
@@ -241,11 +144,11 @@ bool WriteJpeg(jpeg_compress_struct& info, JpegError& error, const Picture& p, J
 
 Result<std::string> EncodeJpeg(const Picture& p) {
   jpeg_compress_struct info{};
-  JpegError error{};
+  image::JpegError error{};
   JpegOut out;
   info.err = jpeg_std_error(&error.base);
-  error.base.error_exit = &JpegFail;
-  error.base.output_message = &JpegQuiet;
+  error.base.error_exit = &image::JpegFail;
+  error.base.output_message = &image::JpegQuiet;
   const bool ok = WriteJpeg(info, error, p, out);
   jpeg_destroy_compress(&info);
   if (!ok) {
@@ -324,42 +227,6 @@ Result<std::string> EncodeImage(const Picture& p, ImageFormat format,
       return EncodeJpeg(p);
   }
   TEMPERA_CHECK(false, "image format");
-}
-
-Result<Picture> DecodePng(std::string_view bytes) {
-  if (bytes.size() < 8 || png_sig_cmp(reinterpret_cast<png_const_bytep>(bytes.data()), 0, 8) != 0)
-    return InvalidArgument("png: not a PNG file");
-  TEMPERA_TRY(CheckPngChunks(bytes));
-  Failure failure;
-  PngReader reader;
-  reader.png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &failure, &PngFail, &PngWarn);
-  if (reader.png != nullptr) reader.info = png_create_info_struct(reader.png);
-  if (reader.info == nullptr) return ResourceExhausted("png: out of memory");
-  PngBytes source{bytes.data(), bytes.size()};
-  if (!ReadPngHeader(reader, &source)) return InvalidArgument("png: ", failure.text);
-
-  // Deflate packs at most 1032 to 1: a file too small for what it promises is refused before its pixels are
-  // allocated.
-  const uint64_t width = png_get_image_width(reader.png, reader.info);
-  const uint64_t height = png_get_image_height(reader.png, reader.info);
-  const uint64_t raw = height * png_get_rowbytes(reader.png, reader.info);
-  if (raw / 1032 > bytes.size())
-    return InvalidArgument("png: got ", bytes.size(), " bytes, too few for ", width, " x ", height,
-                           " pixels");
-
-  if (!ReadPngLayout(reader)) return InvalidArgument("png: ", failure.text);
-  Picture picture;
-  picture.width = static_cast<int64_t>(width);
-  picture.height = static_cast<int64_t>(height);
-  picture.channels = png_get_channels(reader.png, reader.info);
-  const size_t stride = png_get_rowbytes(reader.png, reader.info);
-  if (stride != width * static_cast<uint64_t>(picture.channels))
-    return InvalidArgument("png: got rows of ", stride, " bytes, want 8 bits a channel");
-  picture.pixels.resize(stride * height);
-  std::vector<png_bytep> rows;
-  for (uint64_t y = 0; y < height; ++y) rows.push_back(picture.pixels.data() + y * stride);
-  if (!ReadPngRows(reader, rows.data())) return InvalidArgument("png: ", failure.text);
-  return picture;
 }
 
 }  // namespace tempera

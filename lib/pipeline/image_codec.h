@@ -21,7 +21,12 @@ std::string_view MimeType(ImageFormat format);
 Result<std::string> EncodeImage(const Picture& picture, ImageFormat format,
                                 const std::map<std::string, std::string>& text = {});
 
-// Decodes PNG to 8 bits a channel.
-Result<Picture> DecodePng(std::string_view bytes);
+// Decodes PNG, JPEG or WebP, told apart by their first bytes, to gray or RGB as picture tools read them:
+// alpha is dropped and the colour below it kept, palettes are looked up, values stay as they are stored (no
+// gamma or colour profile is applied), and the picture is turned as its Exif orientation says.
+// InvalidArgument, before memory is taken for pixels: another format, which is named where it is a common
+// one; an animation; 16 bits a channel; CMYK; sides or pixels beyond kMaxSide and kMaxPixels; a file too
+// small for its picture. InvalidArgument too for a file that is damaged or ends early.
+Result<Picture> DecodeImage(std::string_view bytes);
 
 }  // namespace tempera

@@ -19,10 +19,6 @@ Status RefuseText(const EngineInfo& info, const GenerationRequest& r) {
   return OkStatus();
 }
 
-// What a network of Stable Diffusion's size still paints in a few GiB.
-constexpr int64_t kMaxPixels = 2048 * 2048;
-constexpr int64_t kMaxSide = 16384;
-
 }  // namespace
 
 Status NetworkEngine::ResolveWish(const GenerationRequest& request, Wish& wish) const {

@@ -51,6 +51,17 @@ std::string FindPickle(const fs::path& folder, std::string_view stem) {
   return found.empty() ? "" : found.begin()->second;
 }
 
+// The first file of a variant as diffusers names them, "<stem>.fp16.safetensors"; empty if none.
+std::string FindVariant(const fs::path& folder, std::string_view stem) {
+  std::set<std::string> found;
+  std::error_code error;
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    std::string name = it->path().filename().string();
+    if (name.starts_with(Cat(stem, ".")) && name.ends_with(".safetensors")) found.insert(std::move(name));
+  }
+  return found.empty() ? "" : *found.begin();
+}
+
 bool IsPlainName(std::string_view name) {
   return !name.empty() && name != "." && name != ".." && name.find('/') == name.npos &&
          name.find('\\') == name.npos && name.find('\0') == name.npos;
@@ -187,7 +198,12 @@ Result<std::shared_ptr<const WeightSource>> WeightSource::Open(const fs::path& f
   }
   const std::string pickle = FindPickle(folder, stem);
   if (!pickle.empty())
-    return InvalidArgument(label, "/", pickle, ": a pickle, which is never read, want ", file);
+    return InvalidArgument(label, "/", pickle, ": a pickle, which is never read, want ", file,
+                           ": save it again with save_pretrained(FOLDER, safe_serialization=True)");
+  const std::string variant = FindVariant(folder, stem);
+  if (!variant.empty())
+    return InvalidArgument(label, "/", variant, ": a variant, want ", file,
+                           ": load it with its variant and save it without");
   return NotFound(label, "/", file, ": does not exist, nor does ", index);
 }
 

@@ -47,7 +47,8 @@ class WeightSource {
   // tensor, sizes that do not fit dtype and shape, products that overflow, unknown dtypes, a name that stands
   // there twice, a file outside the folder (by name or by symbolic link), a tensor that the index puts in
   // another shard or does not name; a folder with pickled weights only (.bin, .pt, .ckpt, .pth) is refused by
-  // the pickle's name, for no pickle is ever read.
+  // the pickle's name, for no pickle is ever read, and one with a variant only ("<stem>.fp16.safetensors") by
+  // its name.
   static Result<std::shared_ptr<const WeightSource>> Open(const std::filesystem::path& folder,
                                                           std::string_view stem, std::string_view label);
   // One file, which `label` names in errors; the same checks, but `file` may be a link to anywhere.

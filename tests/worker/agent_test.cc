@@ -377,6 +377,7 @@ TEST_F(AgentTest, StopsWhenItCannotKeepItsLease) {
 TEST_F(AgentTest, RejectsWhatItMayNotOrCannotRun) {
   fs::create_directories(folder_ / "elsewhere/m");
   folder_.Write("models/file", "x");
+  folder_.Write("models/sd.ckpt", "x");
   fs::create_directory_symlink(folder_ / "elsewhere", folder_ / "models/link");
   const std::vector<std::pair<std::string, std::string>> cases{
       {folder_ / "elsewhere/m", "outside of the served roots"},
@@ -384,6 +385,7 @@ TEST_F(AgentTest, RejectsWhatItMayNotOrCannotRun) {
       {folder_ / "models/link/m", "outside of the served roots"},
       {folder_ / "models/none", "does not exist"},
       {folder_ / "models/file", "is no folder"},
+      {folder_ / "models/sd.ckpt", "it looks like a pickled Stable Diffusion checkpoint"},
       {"models/m", "want an absolute path"},
       {"s3://bucket/m", "want an absolute path"}};
   std::vector<std::string> ids;

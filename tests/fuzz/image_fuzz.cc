@@ -1,4 +1,5 @@
-// Any bytes as a PNG file. Checksums are repaired after each mutation, or none would pass the first chunk.
+// Any bytes as a picture. A PNG's checksums are repaired after each mutation, or none would pass its first
+// chunk.
 #include <zlib.h>
 
 #include <cstdlib>
@@ -11,8 +12,7 @@ extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size);
 extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size, unsigned) {
   size = LLVMFuzzerMutate(data, size, max_size);
   static constexpr uint8_t kSignature[8] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
-  if (size < 8) return size;
-  std::memcpy(data, kSignature, 8);
+  if (size < 8 || std::memcmp(data, kSignature, 8) != 0) return size;
   for (size_t at = 8; at + 12 <= size;) {
     const size_t length =
         size_t{data[at]} << 24 | size_t{data[at + 1]} << 16 | size_t{data[at + 2]} << 8 | data[at + 3];
@@ -27,12 +27,12 @@ extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const tempera::Result<tempera::Picture> picture =
-      tempera::DecodePng({reinterpret_cast<const char*>(data), size});
+      tempera::DecodeImage({reinterpret_cast<const char*>(data), size});
   if (!picture.ok()) return 0;
   // What is accepted survives a round trip.
   const tempera::Result<std::string> again = tempera::EncodeImage(*picture, tempera::ImageFormat::kPng);
   if (!again.ok()) std::abort();
-  const tempera::Result<tempera::Picture> back = tempera::DecodePng(*again);
+  const tempera::Result<tempera::Picture> back = tempera::DecodeImage(*again);
   if (!back.ok() || back->pixels != picture->pixels || back->channels != picture->channels) std::abort();
   return 0;
 }
