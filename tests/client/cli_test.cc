@@ -599,6 +599,11 @@ TEST_F(Cli, PicturesAreShownAsTheTerminalTakesThem) {
   const std::string png = SmallPng();
   std::ofstream(cwd_ / "a.png", std::ios::binary) << png;
   std::ofstream(cwd_ / "b.png") << "no picture";
+  v1::GenerateResponse preview;
+  preview.mutable_preview()->set_data(png);
+  auto events = GenerationOf("p", 7, 4);
+  events.insert(events.begin() + 2, preview);
+  Generates(events);
   setenv("TEMPERA_PICTURES", "kitty", 1);
   const std::string kitty = Call({"view", "a.png"}).err;
   EXPECT_TRUE(kitty.starts_with("\x1b_Gf=100,a=T,c=25,m=0;" + absl::Base64Escape(png) + "\x1b\\")) << kitty;
@@ -609,11 +614,6 @@ TEST_F(Cli, PicturesAreShownAsTheTerminalTakesThem) {
   EXPECT_THAT(sixels, HasSubstr("\"1;1;256;256"));
   EXPECT_THAT(sixels, HasSubstr("\x1b\\"));
   // Previews are shown instead of written.
-  v1::GenerateResponse preview;
-  preview.mutable_preview()->set_data(png);
-  auto events = GenerationOf("p", 7, 4);
-  events.insert(events.begin() + 2, preview);
-  Generates(events);
   EXPECT_THAT(Call({"generate", "--preview", "x", "--out", "c.png"}).err, HasSubstr("\x1bP"));
   EXPECT_FALSE(fs::exists(cwd_ / "c-step0000.png"));
   setenv("TEMPERA_PICTURES", "none", 1);
