@@ -326,6 +326,7 @@ Result<GenerationResult> NetworkEngine::Generate(const CallScope& scope, const R
     result.denoise_ms = Milliseconds(denoise_begin);
     const auto decode_begin = std::chrono::steady_clock::now();
     const at::Tensor latent = x[0].cpu().contiguous();
+    result.latent.assign(latent.const_data_ptr<float>(), latent.const_data_ptr<float>() + latent.numel());
     result.latent_sha256 = Sha256Hex({static_cast<const char*>(latent.const_data_ptr()), latent.nbytes()});
     result.picture = ToPicture(stages_->Decode(latent.unsqueeze(0))[0]);
     result.decode_ms = Milliseconds(decode_begin);
@@ -358,7 +359,7 @@ void FillGeometry(const Denoiser& network, const Stages& stages, const PipelineR
   info.height = latent[0] * stages.factor();
   info.width = latent[1] * stages.factor();
   info.takes_prompt = stages.takes_prompt();
-  info.takes_image = stages.takes_prompt() && stages.factor() > 1;
+  info.takes_image = stages.takes_prompt() && stages.reads_pictures();
   info.guidance = pipeline.guidance;
   info.classes = stages.classes();
   info.weight_bytes = network.resident_bytes();
@@ -445,12 +446,6 @@ Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope,
   params.SetAbsent([&](const std::string& name) { return absent.contains(name); });
   TEMPERA_ASSIGN(engine->network_, BuildDenoiser(model.network_config, "manifest.json: model", params));
   Denoiser& network = *engine->network_;
-  const auto finder = [](const std::shared_ptr<const WeightSource>& source) {
-    return [source](const std::string& name) -> Result<at::Tensor> {
-      TEMPERA_ASSIGN(const TensorView view, source->Find(name));
-      return nn::ToTensor(view);
-    };
-  };
   const std::set<std::string> dropped(model.dropped_parameters.begin(), model.dropped_parameters.end());
   const auto steps = static_cast<int64_t>(schedule.timesteps.size());
   const Status filled = nn::TorchEdge("artifact", [&]() -> Status {
@@ -465,9 +460,9 @@ Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope,
       slot->dynamic = row.dynamic;
       if (row.equalized) slot->gain = at::ones({slot->in_channels});
       if (dropped.contains(row.slot + ".weight")) continue;
-      if (slot->activation_bits > 0) TEMPERA_TRY(nn::ImportRanges(*slot, finder(tables), steps));
+      if (slot->activation_bits > 0) TEMPERA_TRY(nn::ImportRanges(*slot, nn::FinderOf(tables), steps));
       if (slot->weight_bits > 0) {
-        TEMPERA_TRY(nn::ImportWeights(*slot, finder(weights)));
+        TEMPERA_TRY(nn::ImportWeights(*slot, nn::FinderOf(weights)));
         nn::Pack(*slot);
       } else if (slot->role == nn::Role::kMatmul && slot->activation_bits > 0) {
         slot->state = nn::State::kInteger;
@@ -479,7 +474,7 @@ Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope,
     engine->temporal_bits_ = model.temporal_bits;
     if (engine->features_of_request_) return OkStatus();
     if (model.temporal_bits > 0) {
-      TEMPERA_ASSIGN(engine->cache_, ImportCache(network, model.temporal_bits, steps, finder(tables)));
+      TEMPERA_ASSIGN(engine->cache_, ImportCache(network, model.temporal_bits, steps, nn::FinderOf(tables)));
     } else {
       // No cache: every feature comes from the layers, and is compared with the reference all the same.
       engine->cache_.steps = steps;
@@ -504,7 +499,7 @@ Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope,
   info.source_sha256 = manifest.source_sha256;
   info.class_names = model.class_names;
   TEMPERA_ASSIGN(const ModelFolder parts, OpenStages(folder, model.index));
-  TEMPERA_ASSIGN(engine->stages_, Stages::Open(parts, network.info()));
+  TEMPERA_ASSIGN(engine->stages_, Stages::Open(parts, network.info(), model.stage_bits));
   FillGeometry(network, *engine->stages_, *parts.pipeline, {model.latent[1], model.latent[2]}, info);
   info.scheduler = schedule.scheduler;
   info.steps = schedule.steps;

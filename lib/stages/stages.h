@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -26,9 +27,11 @@ struct Conditions {
 
 class Stages {
  public:
-  // Loads what `folder` has beside its network, and checks that it fits the network. InvalidArgument names
-  // part and field.
-  static Result<std::unique_ptr<Stages>> Open(const ModelFolder& folder, const DenoiserInfo& network);
+  // Loads what `folder` has beside its network, and checks that it fits the network. `bits`: 32, or 8 where
+  // codes may stand instead of a layer's weight (quant/stage_codes.h); such a layer runs in integers, on the
+  // range of each row of its input. InvalidArgument names part and field, DataLoss wrong codes.
+  static Result<std::unique_ptr<Stages>> Open(const ModelFolder& folder, const DenoiserInfo& network,
+                                              int bits = 32);
 
   bool takes_prompt() const { return !encoders_.empty(); }
   int64_t classes() const;  // 0: takes no class
@@ -36,6 +39,10 @@ class Stages {
   int64_t factor() const { return first_stage_ ? first_stage_->info().factor : 1; }
   int64_t latent_channels() const { return latent_channels_; }
   int64_t image_channels() const;
+  // Whether there is a first stage that encodes pictures such as it decodes.
+  bool reads_pictures() const {
+    return first_stage_ && first_stage_->info().input_channels == first_stage_->info().image_channels;
+  }
   // Resident bytes of all parts.
   int64_t bytes() const;
 
@@ -43,10 +50,12 @@ class Stages {
   // network. Errors begin with the field of the request.
   Result<std::vector<std::string>> Check(const Wish& wish) const;
   Result<Conditions> Encode(const Wish& wish) const;
+  // What each text encoder, by its name, makes of a prompt for the denoiser: [1, T, D].
+  Result<std::map<std::string, at::Tensor>> HiddenStates(const std::string& prompt) const;
   // latent: [B, C, h, w], as the sampler leaves it -> [B, C', H, W], about -1 to 1.
   at::Tensor Decode(const at::Tensor& latent) const;
   // image: [1, C', H, W], -1 to 1; noise: of the latent's shape, for the spread that the first stage sees ->
-  // [1, C, h, w] as the sampler sees it. REQUIRES: a first stage.
+  // [1, C, h, w] as the sampler sees it. REQUIRES: reads_pictures.
   at::Tensor EncodeImage(const at::Tensor& image, const at::Tensor& noise) const;
 
  private:
