@@ -238,7 +238,7 @@ TEST_P(StageCodesOf, WrongCodesAreNamed) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Pipelines, StageCodesOf, ::testing::Values("sd1", "sdxl", "ldm_vq", "ldm_class"),
-                         [](const auto& info) { return std::string(info.param); });
+                         [](const auto& test) { return std::string(test.param); });
 
 }  // namespace
 }  // namespace tempera
