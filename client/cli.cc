@@ -1,5 +1,7 @@
 #include "client/cli.h"
 
+#include <google/protobuf/util/json_util.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <fstream>
@@ -78,6 +80,29 @@ void Set(const std::optional<T>& value, Target set) {
   if (value) set(*value);
 }
 
+void AddSchedulerOptions(App& c, std::vector<std::string>& options) {
+  c.add_option("--scheduler-option", options,
+               "NAME=VALUE, an option of scheduler_config.json, such as use_karras_sigmas=true; repeatable")
+      ->allow_extra_args(false);
+}
+
+// Values are JSON; what is none is a word.
+google::protobuf::Struct SchedulerOptions(const std::vector<std::string>& options) {
+  Json object = Json::object();
+  for (const std::string& option : options) {
+    const size_t eq = option.find('=');
+    if (eq == 0 || eq == std::string::npos)
+      throw CLI::ValidationError("--scheduler-option", "got " + option + ", want NAME=VALUE");
+    const std::string text = option.substr(eq + 1);
+    const Json value = Json::parse(text, nullptr, false);
+    object[option.substr(0, eq)] = value.is_discarded() ? Json(text) : value;
+  }
+  google::protobuf::Struct message;
+  const auto read = google::protobuf::util::JsonStringToMessage(OneLine(object), &message);
+  if (!read.ok()) throw CLI::ValidationError("--scheduler-option", std::string(read.message()));
+  return message;
+}
+
 void AddQuantize(App& app, Typed& typed) {
   struct Options {
     QuantizeArgs args;
@@ -91,7 +116,8 @@ void AddQuantize(App& app, Typed& typed) {
     std::vector<int64_t> classes;
     std::vector<std::string> prompts, compare, labels, overrides;
     std::string prompts_file;
-    bool attention = false, dry_run = false;
+    std::vector<std::string> scheduler_options;
+    bool attention = false, keep_time_layers = false, dry_run = false;
   };
   auto o = std::make_shared<Options>();
   App* c = app.add_subcommand("quantize", "Make a small artifact of a full-precision model")
@@ -114,6 +140,7 @@ void AddQuantize(App& app, Typed& typed) {
   c->add_option("--steps", o->steps, "Denoising steps that it will serve");
   c->add_option("--eta", o->eta, "Noise of each DDIM step, 0 to 1 (default 0)");
   c->add_option("--spacing", o->spacing, "How timesteps are chosen: leading, trailing or linspace");
+  AddSchedulerOptions(*c, o->scheduler_options);
   c->add_option("--samples-per-step", o->samples, "Calibration samples for each step");
   c->add_option("--seed", o->seed, "Seed of calibration (default 0)")->check(WholeNumber());
   c->add_option("--classes", o->classes, "Classes to calibrate on, as 0,3,5 (default all)")
@@ -129,6 +156,8 @@ void AddQuantize(App& app, Typed& typed) {
   c->add_option("--max-iterations", o->iterations, "Most iterations of reconstruction for each block");
   c->add_option("--batch", o->batch, "Rows in one iteration");
   c->add_option("--temporal-strategy", o->strategy, "reconstruct, cache or select");
+  c->add_flag("--keep-time-layers", o->keep_time_layers,
+              "Keep them in full precision, to serve other schedulers and step counts too");
   c->add_option("--evaluation-pictures", o->pictures,
                 "Pairs of pictures in the report, 0 for none (default 64)");
   c->add_option("--compare", o->compare, "Other methods to run for the report, as minmax,brecq")
@@ -193,6 +222,9 @@ void AddQuantize(App& app, Typed& typed) {
     Set(o->iterations, [&](int v) { spec.set_max_iterations(v); });
     Set(o->batch, [&](int v) { spec.set_batch(v); });
     Set(o->strategy, [&](const auto& v) { spec.set_temporal_strategy(v); });
+    if (o->keep_time_layers) spec.set_keep_time_layers(true);
+    if (!o->scheduler_options.empty())
+      *spec.mutable_scheduler_options() = SchedulerOptions(o->scheduler_options);
     Set(o->pictures, [&](int v) { spec.set_evaluation_pictures(v); });
     for (const auto& v : o->compare) spec.add_compare(v);
     typed.run = [o](const Session& s) { return RunQuantize(s, o->args); };
@@ -210,9 +242,10 @@ void AddGenerate(App& app, Typed& typed) {
     std::optional<double> eta, guidance, rescale;
     std::optional<int64_t> height, width;
     std::vector<int64_t> original_size, crop, target_size;
-    std::string init_image;
+    std::string init_image, mask;
+    std::vector<std::string> scheduler_options;
     std::optional<double> strength;
-    bool dry_run = false, long_prompt = false;
+    bool dry_run = false, long_prompt = false, preview_full = false, audit = false;
   };
   auto o = std::make_shared<Options>();
   App* c = app.add_subcommand("generate", "Paint pictures with an artifact or a full-precision model")
@@ -228,10 +261,13 @@ void AddGenerate(App& app, Typed& typed) {
                 "Draw guided output back to the spread of plain one, 0 to 1");
   c->add_option("--width", o->width, "Width in pixels (default: the model's)");
   c->add_option("--height", o->height, "Height in pixels (default: the model's)");
-  c->add_option("--init-image", o->init_image, "PNG to begin from, of the size that is painted")
+  c->add_option("--init-image", o->init_image, "Picture to begin from, of the size that is painted")
+      ->check(CLI::ExistingFile);
+  c->add_option("--mask", o->mask,
+                "Picture, white where --init-image is painted anew, black where it is kept")
       ->check(CLI::ExistingFile);
   c->add_option("--strength", o->strength,
-                "How much of the schedule is run on it, above 0 to 1 (default 0.8)");
+                "How much of the schedule is run on it, above 0 to 1 (default 0.8, with --mask 1)");
   c->add_option("--clip-skip", o->clip_skip, "Layers of the text encoders to leave out");
   c->add_flag("--long-prompt", o->long_prompt, "Read a long prompt in chunks instead of cutting it");
   for (const auto& [name, target, meaning] :
@@ -242,13 +278,18 @@ void AddGenerate(App& app, Typed& typed) {
   c->add_option("--seed", o->seed, "Seed of the first picture (default: drawn by the server)")
       ->check(WholeNumber());
   c->add_option("--count", o->count, "How many pictures (default 1)");
-  c->add_option("--scheduler", o->scheduler, "Scheduler; an artifact serves its own only");
-  c->add_option("--steps", o->steps, "Denoising steps; an artifact serves its own only");
-  c->add_option("--eta", o->eta, "Noise of each DDIM step, 0 to 1; an artifact serves its own only");
+  c->add_option("--scheduler", o->scheduler,
+                "Scheduler; an artifact without time layers serves the timesteps of its own only");
+  c->add_option("--steps", o->steps, "Denoising steps (the same)");
+  c->add_option("--eta", o->eta, "Noise of each DDIM step, 0 to 1");
+  AddSchedulerOptions(*c, o->scheduler_options);
   c->add_option("--format", o->args.format,
                 "png, webp or jpeg (default: by the extension of --out, else png)");
   c->add_option("--preview", o->preview,
                 "Write a preview after every N steps, NAME-stepNNNN.png (N: 1 if left out)");
+  c->add_flag("--preview-full", o->preview_full,
+              "Previews as large and as dear as the picture (default: small ones, of the latent)");
+  c->add_flag("--audit", o->audit, "Ask for a comparison with full precision, where the server can");
   c->add_option("--out", o->args.out,
                 "File for one picture; for several a folder, or a name that gets -SEED");
   c->add_option("--request-id", o->request_id, "Name of this request in the server's logs");
@@ -267,10 +308,12 @@ void AddGenerate(App& app, Typed& typed) {
     Set(o->rescale, [&](double v) { r.set_guidance_rescale(v); });
     Set(o->width, [&](int64_t v) { r.set_width(v); });
     Set(o->height, [&](int64_t v) { r.set_height(v); });
-    if (!o->init_image.empty()) {
-      std::ifstream file(o->init_image, std::ios::binary);
-      r.set_init_image(std::string(std::istreambuf_iterator<char>(file), {}));
-    }
+    const auto read = [](const std::string& path) {
+      std::ifstream file(path, std::ios::binary);
+      return std::string(std::istreambuf_iterator<char>(file), {});
+    };
+    if (!o->init_image.empty()) r.set_init_image(read(o->init_image));
+    if (!o->mask.empty()) r.set_mask(read(o->mask));
     Set(o->strength, [&](double v) { r.set_strength(v); });
     Set(o->clip_skip, [&](int v) { r.set_clip_skip(v); });
     r.set_long_prompt(o->long_prompt);
@@ -287,7 +330,11 @@ void AddGenerate(App& app, Typed& typed) {
     Set(o->scheduler, [&](const auto& v) { r.set_scheduler(v); });
     Set(o->steps, [&](int v) { r.set_steps(v); });
     Set(o->eta, [&](double v) { r.set_eta(v); });
+    if (!o->scheduler_options.empty())
+      *r.mutable_scheduler_options() = SchedulerOptions(o->scheduler_options);
     Set(o->preview, [&](int v) { r.set_preview_interval(v); });
+    if (o->preview_full) r.set_preview_kind(v1::FULL_DECODE);
+    r.set_audit(o->audit);
     typed.run = [o](const Session& s) { return RunGenerate(s, o->args); };
   });
 }

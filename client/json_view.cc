@@ -2,7 +2,9 @@
 
 #include <google/protobuf/descriptor.h>
 #include <google/protobuf/duration.pb.h>
+#include <google/protobuf/struct.pb.h>
 #include <google/protobuf/timestamp.pb.h>
+#include <google/protobuf/util/json_util.h>
 
 #include <cmath>
 #include <cstdio>
@@ -84,6 +86,11 @@ Json MapValue(const google::protobuf::Message& m, const Reflection& r, const Fie
 Json ToJson(const google::protobuf::Message& m) {
   if (const auto* t = dynamic_cast<const google::protobuf::Timestamp*>(&m))
     return TimeText(t->seconds(), t->nanos());
+  if (const auto* s = dynamic_cast<const google::protobuf::Struct*>(&m)) {
+    std::string text;
+    if (!google::protobuf::util::MessageToJsonString(*s, &text).ok()) return nullptr;
+    return Json::parse(text, nullptr, false);
+  }
   if (const auto* d = dynamic_cast<const google::protobuf::Duration*>(&m))
     return static_cast<double>(d->seconds()) + d->nanos() * 1e-9;
   if (const auto* e = dynamic_cast<const google::rpc::Status*>(&m)) return ErrorJson(FromRpcStatus(*e));

@@ -93,11 +93,16 @@ Status Generation::Prepare(ModelLease lease) {
   if (request_.has_scheduler()) wanted.scheduler = request_.scheduler();
   if (request_.has_steps()) wanted.steps = request_.steps();
   if (request_.has_eta()) wanted.eta = request_.eta();
+  if (request_.has_scheduler_options()) wanted.scheduler_options = JsonFrom(request_.scheduler_options());
   wanted.preview_interval = request_.preview_interval();
-  if (!request_.init_image().empty()) {
-    Result<Picture> image = backend_.compute.decode_image(request_.init_image());
-    if (!image.ok()) return Annotate(image.status(), "init_image");
-    wanted.init_image = std::make_shared<const Picture>(*std::move(image));
+  if (request_.preview_kind() == v1::FULL_DECODE) wanted.preview_kind = PreviewKind::kDecode;
+  for (const auto& [field, file, picture] :
+       {std::tuple("init_image", &request_.init_image(), &wanted.init_image),
+        std::tuple("mask", &request_.mask(), &wanted.mask)}) {
+    if (file->empty()) continue;
+    Result<Picture> image = backend_.compute.decode_image(*file);
+    if (!image.ok()) return Annotate(image.status(), field);
+    *picture = std::make_shared<const Picture>(*std::move(image));
   }
   if (request_.has_strength()) wanted.strength = request_.strength();
   TEMPERA_ASSIGN(resolved_, lease_.engine().Resolve(wanted));
@@ -114,6 +119,9 @@ Status Generation::Prepare(ModelLease lease) {
   if (engine.guidance != 1) accepted_.set_guidance(resolved_.wish.guidance);
   if (resolved_.init_image != nullptr) accepted_.set_strength(resolved_.strength);
   for (const std::string& warning : resolved_.warnings) accepted_.add_warnings(warning);
+  if (request_.audit())
+    accepted_.add_warnings(
+        "audit: this server keeps no full-precision model to compare with, nothing is audited");
   accepted_.mutable_schedule()->set_scheduler(resolved_.scheduler);
   accepted_.mutable_schedule()->set_steps(resolved_.steps);
   accepted_.mutable_schedule()->set_eta(resolved_.eta);
@@ -241,6 +249,7 @@ std::map<std::string, std::string> TextChunks(const EngineInfo& info, const Reso
     chunks["parameters"] = text;
   }
   if (r.init_image != nullptr) settings["strength"] = r.strength;
+  if (r.mask != nullptr) settings["mask"] = true;
   if (info.guidance != 1) settings["guidance"] = r.wish.guidance;
   chunks["tempera"] = CanonicalJson(settings);
   return chunks;

@@ -15,6 +15,9 @@ Status GenerationService::CheckRequest(const v1::GenerateRequest& request) const
     return InvalidArgument("count: got ", request.count(), ", want 1 to ", backend_.config.max_count);
   if (!v1::ImageFormat_IsValid(request.format()))
     return InvalidArgument("format: got ", static_cast<int>(request.format()), ", want PNG, WEBP or JPEG");
+  if (!v1::PreviewKind_IsValid(request.preview_kind()))
+    return InvalidArgument("preview_kind: got ", static_cast<int>(request.preview_kind()),
+                           ", want LATENT_PROJECTION or FULL_DECODE");
   if (request.preview_interval() < 0)
     return InvalidArgument("preview_interval: got ", request.preview_interval(), ", want 0 or more");
   return OkStatus();

@@ -1,5 +1,7 @@
 #include "server/messages.h"
 
+#include <google/protobuf/util/json_util.h>
+
 #include "rpc/status_map.h"
 #include "server/refs.h"
 
@@ -26,6 +28,19 @@ google::protobuf::Timestamp TimeFromMs(int64_t ms) {
 
 google::protobuf::Timestamp TimeFrom(std::chrono::system_clock::time_point time) {
   return TimeFromMs(std::chrono::duration_cast<std::chrono::milliseconds>(time.time_since_epoch()).count());
+}
+
+Json JsonFrom(const google::protobuf::Struct& object) {
+  std::string text;
+  // What has no JSON, a number that is not finite, is refused as no object.
+  if (!google::protobuf::util::MessageToJsonString(object, &text).ok()) return "a number that is not finite";
+  return Json::parse(text, nullptr, false);
+}
+
+google::protobuf::Struct StructFrom(const Json& object) {
+  google::protobuf::Struct message;
+  TEMPERA_CHECK(google::protobuf::util::JsonStringToMessage(object.dump(), &message).ok(), "an object");
+  return message;
 }
 
 QuantRequest RequestFrom(const v1::QuantizationSpec& spec) {
@@ -56,6 +71,8 @@ QuantRequest RequestFrom(const v1::QuantizationSpec& spec) {
   if (spec.has_max_iterations()) r.max_iterations = spec.max_iterations();
   if (spec.has_batch()) r.batch = spec.batch();
   if (spec.has_temporal_strategy()) r.temporal_strategy = spec.temporal_strategy();
+  if (spec.has_keep_time_layers()) r.keep_time_layers = spec.keep_time_layers();
+  if (spec.has_scheduler_options()) r.scheduler_options = JsonFrom(spec.scheduler_options());
   if (spec.has_evaluation_pictures()) r.evaluation_pictures = spec.evaluation_pictures();
   r.compare.assign(spec.compare().begin(), spec.compare().end());
   return r;
@@ -89,6 +106,8 @@ v1::QuantizationSpec SpecMessage(const QuantSpec& spec) {
   m.set_max_iterations(spec.max_iterations);
   m.set_batch(spec.batch);
   m.set_temporal_strategy(spec.temporal_strategy);
+  m.set_keep_time_layers(spec.keep_time_layers);
+  if (!spec.scheduler_options.empty()) *m.mutable_scheduler_options() = StructFrom(spec.scheduler_options);
   m.set_evaluation_pictures(spec.evaluation_pictures);
   for (const std::string& name : spec.compare) m.add_compare(name);
   return m;
@@ -173,6 +192,8 @@ v1::ModelInfo InfoMessage(const EngineInfo& info) {
   m.set_size_step(info.any_size ? info.size_step : 0);
   for (const std::string& name : info.class_names) m.add_class_names(name);
   for (const std::string& name : info.schedulers) m.add_schedulers(name);
+  for (const double timestep : info.timesteps) m.add_timesteps(timestep);
+  m.set_any_timestep(info.any_timestep);
   v1::Schedule& schedule = *m.mutable_default_schedule();
   schedule.set_scheduler(info.scheduler);
   schedule.set_steps(info.steps);

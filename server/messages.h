@@ -2,6 +2,7 @@
 #pragma once
 
 #include <google/longrunning/operations.pb.h>
+#include <google/protobuf/struct.pb.h>
 #include <google/protobuf/timestamp.pb.h>
 
 #include <chrono>
@@ -22,6 +23,9 @@ namespace tempera {
 // ms: since 1970 UTC.
 google::protobuf::Timestamp TimeFromMs(int64_t ms);
 google::protobuf::Timestamp TimeFrom(std::chrono::system_clock::time_point time);
+
+// An object of options as the request wrote it; whole numbers stay whole. Not an object where it has no JSON.
+Json JsonFrom(const google::protobuf::Struct& object);
 
 QuantRequest RequestFrom(const v1::QuantizationSpec& spec);
 v1::QuantizationSpec SpecMessage(const QuantSpec& spec);

@@ -33,15 +33,14 @@ Result<PaintedPairs> PaintPairs(const CallScope& scope, const Engine& engine, co
     GenerationRequest request;
     request.class_label = pair.class_label;
     request.seed = pair.seed;
-    if (!pair.prompt.empty()) {
-      request.prompt = pair.prompt;
-      request.guidance = spec.guidance;
-    }
+    if (!pair.prompt.empty()) request.prompt = pair.prompt;
+    if (engine.info().guidance != 1) request.guidance = spec.guidance;
     request.height = spec.height;
     request.width = spec.width;
     request.scheduler = spec.scheduler;
     request.steps = spec.steps;
     request.eta = spec.eta;
+    request.scheduler_options = spec.SchedulerOptions();
     TEMPERA_ASSIGN(const ResolvedGeneration resolved, engine.Resolve(request));
     TEMPERA_ASSIGN(GenerationResult result, engine.Generate(scope, resolved, {}));
     out.pictures[static_cast<size_t>(i)] = std::move(result.picture);

@@ -136,6 +136,7 @@ Result<CalibrationPlan> MakePlan(const QuantSpec& spec, const ModelFolder& folde
   CalibrationPlan plan{
       .samples = spec.samples_per_step,
       .latent = {stages->latent_channels(), spec.height / stages->factor(), spec.width / stages->factor()},
+      .beside = {},
       .on = {},
       .rows_per_sample = 1,
       .guidance = spec.guidance};
@@ -152,6 +153,11 @@ Result<CalibrationPlan> MakePlan(const QuantSpec& spec, const ModelFolder& folde
     samples.push_back(std::move(conditions.on));
   }
   plan.on = nn::Conditioning::Cat(samples);
+  if (stages->beside_channels() > 0) {
+    const at::NoGradGuard guard;
+    // There is no picture to leave anything of: all is painted anew.
+    plan.beside = stages->Beside({}, {}, at::zeros({1, plan.latent[0], plan.latent[1], plan.latent[2]}));
+  }
   return plan;
 }
 
@@ -230,10 +236,9 @@ Result<Manifest> DescribeArtifact(const Job& job, const QuantSpec& spec, const Q
   m.source_name = job.folder.name;
   TEMPERA_ASSIGN(m.source_sha256, job.folder.Digest());
   m.spec = spec.ToJson();
-  Json config = job.folder.scheduler_config;
-  if (!spec.spacing.empty()) config["timestep_spacing"] = spec.spacing;
   m.schedule = ArtifactSchedule{.scheduler = spec.scheduler,
-                                .config = config,
+                                .config = job.folder.scheduler_config,
+                                .options = spec.SchedulerOptions(),
                                 .steps = spec.steps,
                                 .eta = spec.eta,
                                 .timesteps = q.quantizer->scheduler().timesteps()}
@@ -251,6 +256,7 @@ Result<Manifest> DescribeArtifact(const Job& job, const QuantSpec& spec, const Q
                       .classes = job.paints.classes,
                       .stage_bits = spec.stage_bits,
                       .temporal_bits = cached ? spec.activation_bits : 0,
+                      .guidance = q.quantizer->network().info().guidance_width > 0 ? spec.guidance : 0,
                       .dropped_parameters = {}};
   if (q.quantizer->time_layers_dropped()) model.dropped_parameters = q.quantizer->trace().parameters;
   m.model = model.ToJson();

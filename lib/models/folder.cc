@@ -152,10 +152,10 @@ const std::vector<PipelineRow>& Pipelines() {
       {"LDMClassConditionalPipeline", PipelineKind::kLatentClass, 3},
       {"StableDiffusionPipeline", PipelineKind::kPrompt, 7.5},
       {"StableDiffusionImg2ImgPipeline", PipelineKind::kPrompt, 7.5},
-      {"StableDiffusionInpaintPipeline", PipelineKind::kPrompt, 7.5},
+      {"StableDiffusionInpaintPipeline", PipelineKind::kPrompt, 7.5, true},
       {"StableDiffusionXLPipeline", PipelineKind::kPromptPair, 5},
       {"StableDiffusionXLImg2ImgPipeline", PipelineKind::kPromptPair, 5},
-      {"StableDiffusionXLInpaintPipeline", PipelineKind::kPromptPair, 5},
+      {"StableDiffusionXLInpaintPipeline", PipelineKind::kPromptPair, 5, true},
   };
   return rows;
 }

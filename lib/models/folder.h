@@ -26,6 +26,8 @@ struct PipelineRow {
   const char* class_name;
   PipelineKind kind;
   double guidance;  // scale where a request names none; 1: no guidance
+  // Its network may see a mask and the latent of what it leaves, beside the sample.
+  bool repaints = false;
 };
 const std::vector<PipelineRow>& Pipelines();
 

@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <string_view>
@@ -58,7 +59,10 @@ struct Conditioning {
 // One pass over a batch; rows may be at different steps.
 struct ForwardContext {
   std::vector<int64_t>
-      step;             // [B] step ordinal of each row: indexes per-step ranges; empty: no slot needs it
+      step;  // [B] step ordinal of each row: indexes per-step ranges; empty: no slot needs it
+  // [B] whose activation ranges a row takes: of both steps, where its timestep lies between two that were
+  // calibrated; empty: its own step's.
+  std::vector<std::array<int64_t, 2>> ranges;
   at::Tensor timestep;  // [B] f32, tau
   Conditioning on;
   std::vector<int64_t>

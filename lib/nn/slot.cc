@@ -102,6 +102,13 @@ Range RangeOf(float lo, float hi, int bits) {
   return range;
 }
 
+Range Union(const Range& a, const Range& b, int bits) {
+  const int top = (1 << bits) - 1;
+  const auto low = [](const Range& r) { return r.scale * static_cast<float>(-r.zero); };
+  const auto high = [top](const Range& r) { return r.scale * static_cast<float>(top - r.zero); };
+  return RangeOf(std::min(low(a), low(b)), std::max(high(a), high(b)), bits);
+}
+
 std::vector<Range> RowRanges(const Slot& slot, const SlotPart& part, const at::Tensor& x,
                              const ForwardContext& ctx) {
   std::vector<Range> ranges;
@@ -115,7 +122,15 @@ std::vector<Range> RowRanges(const Slot& slot, const SlotPart& part, const at::T
   } else if (part.ranges.size() == 1) {
     ranges.assign(static_cast<size_t>(x.size(0)), part.ranges[0]);
   } else {
-    for (const int64_t step : ctx.step) ranges.push_back(slot.RangeAt(part, step));
+    if (ctx.ranges.empty()) {
+      for (const int64_t step : ctx.step) ranges.push_back(slot.RangeAt(part, step));
+    } else {
+      for (const auto& [before, after] : ctx.ranges) {
+        const Range& range = slot.RangeAt(part, before);
+        ranges.push_back(before == after ? range
+                                         : Union(range, slot.RangeAt(part, after), slot.activation_bits));
+      }
+    }
     TEMPERA_CHECK(static_cast<int64_t>(ranges.size()) == x.size(0),
                   Cat(slot.name, ": ", ranges.size(), " steps for ", x.size(0), " rows"));
   }

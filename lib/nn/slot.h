@@ -46,6 +46,8 @@ struct Range {
 };
 // The range that holds lo to hi, and 0. scale >= 1e-8; 0 <= zero < 2^bits.
 Range RangeOf(float lo, float hi, int bits);
+// The range that holds what both hold.
+Range Union(const Range& a, const Range& b, int bits);
 
 // The whole input, or one half of a concatenation (the halves have ranges of their own: Q-Diffusion's split
 // shortcut).

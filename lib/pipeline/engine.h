@@ -18,6 +18,8 @@
 
 namespace tempera {
 
+class Scheduler;
+
 // Temporal-feature error of one step in one group of blocks: |emb^ - emb| / |emb| over the group's features.
 struct FeatureError {
   int timestep_bin = 0;     // 0..19, tau / training timesteps in twentieths
@@ -51,11 +53,14 @@ struct EngineInfo {
   bool takes_image = false;              // a generation may begin from a picture
   int64_t classes = 0;                   // 0: unconditional
   std::vector<std::string> class_names;  // empty, or one per class
-  // The schedule used when the request names none. An artifact serves this schedule only.
+  // The schedule used when the request names none. An artifact that keeps no time layers serves the
+  // timesteps of this one only.
   std::string scheduler;
   int steps = 0;
   double eta = 0;
   std::vector<std::string> schedulers;  // names that a request may give
+  std::vector<double> timesteps;        // of an artifact: those that it was calibrated on
+  bool any_timestep = false;            // serves others too
   int64_t weight_bytes = 0;             // resident weights, packed as they are
   int64_t stage_bytes = 0;              // of text encoders and first stage
   int64_t cache_bytes = 0;              // resident temporal feature cache
@@ -72,6 +77,12 @@ struct Picture {
   std::vector<uint8_t> pixels;
 };
 
+// How a preview is made of a latent.
+enum class PreviewKind : uint8_t {
+  kProjection,  // a linear map to colours, as small as the latent: costs nothing
+  kDecode,      // by the first stage, as the picture itself
+};
+
 // A generation as asked for; unset fields take the engine's defaults.
 struct GenerationRequest {
   std::optional<int64_t> class_label;
@@ -84,12 +95,15 @@ struct GenerationRequest {
   std::optional<std::array<int64_t, 2>> original_size, crop,
       target_size;                            // height or top before width or left
   std::shared_ptr<const Picture> init_image;  // to begin from, instead of noise alone
+  std::shared_ptr<const Picture> mask;        // white where it is painted anew, black where it is kept
   std::optional<double> strength;             // how much of the schedule is run on it, above 0 to 1
   uint64_t seed = 0;
   std::optional<std::string> scheduler;
   std::optional<int> steps;
   std::optional<double> eta;
+  Json scheduler_options;    // an object, as SchedulerRequest.options
   int preview_interval = 0;  // every so many steps; 0: none
+  PreviewKind preview_kind = PreviewKind::kProjection;
 };
 
 // The same with every field decided and checked.
@@ -97,14 +111,16 @@ struct ResolvedGeneration {
   Wish wish;
   std::vector<std::string> warnings;  // "prompt: ..." for the caller to read
   double guidance_rescale = 0;
-  std::shared_ptr<const Picture> init_image;
+  std::shared_ptr<const Picture> init_image, mask;
   double strength = 1;
   int64_t first = 0;  // network evaluation that it begins with
   uint64_t seed = 0;
+  std::shared_ptr<const Scheduler> schedule;
   std::string scheduler;
   int steps = 0;  // network evaluations may differ from the request's count where the schedule says so
   double eta = 0;
   int preview_interval = 0;
+  PreviewKind preview_kind = PreviewKind::kProjection;
 };
 
 struct StepEvent {
@@ -149,8 +165,10 @@ class Engine {
   virtual ~Engine() = default;
 
   virtual const EngineInfo& info() const = 0;
-  // Applies defaults and checks every field. InvalidArgument names field, value and what is accepted; an
-  // artifact refuses a schedule that it was not quantized for, and says which it serves.
+  // Applies defaults and checks every field. InvalidArgument names field, value and what is accepted. At a
+  // timestep that an artifact was not calibrated on, temporal features come from its time layers and
+  // activation ranges are those of both neighbours together; one that keeps none refuses it and
+  // says which timesteps it serves.
   virtual Result<ResolvedGeneration> Resolve(const GenerationRequest& request) const = 0;
   // Paints one picture. The same resolved request gives the same bytes on every thread. Cancel and deadline
   // are checked before each step.

@@ -15,6 +15,7 @@ Json ArtifactModel::ToJson() const {
           {"classes", classes},
           {"stage_bits", stage_bits},
           {"temporal_bits", temporal_bits},
+          {"guidance", guidance},
           {"dropped_parameters", dropped_parameters}};
 }
 
@@ -31,6 +32,7 @@ Result<ArtifactModel> ArtifactModel::FromJson(const Json& json) {
   f.Need("classes", m.classes);
   f.Get("stage_bits", m.stage_bits);
   f.Need("temporal_bits", m.temporal_bits);
+  f.Need("guidance", m.guidance);
   f.Need("dropped_parameters", m.dropped_parameters);
   if (const Json* config = f.Raw("network_config"); config != nullptr)
     m.network_config = *config;
@@ -49,8 +51,8 @@ Result<ArtifactModel> ArtifactModel::FromJson(const Json& json) {
 }
 
 Json ArtifactSchedule::ToJson() const {
-  return {
-      {"scheduler", scheduler}, {"config", config}, {"steps", steps}, {"eta", eta}, {"timesteps", timesteps}};
+  return {{"scheduler", scheduler}, {"config", config}, {"options", options},
+          {"steps", steps},         {"eta", eta},       {"timesteps", timesteps}};
 }
 
 Result<ArtifactSchedule> ArtifactSchedule::FromJson(const Json& json) {
@@ -60,10 +62,12 @@ Result<ArtifactSchedule> ArtifactSchedule::FromJson(const Json& json) {
   f.Need("steps", s.steps);
   f.Need("eta", s.eta);
   f.Need("timesteps", s.timesteps);
-  if (const Json* config = f.Raw("config"); config != nullptr)
-    s.config = *config;
-  else
-    f.Fail("config", "is missing");
+  for (const auto& [key, target] : {std::pair("config", &s.config), std::pair("options", &s.options)}) {
+    if (const Json* raw = f.Raw(key); raw != nullptr)
+      *target = *raw;
+    else
+      f.Fail(key, "is missing");
+  }
   TEMPERA_TRY(f.Finish());
   return s;
 }

@@ -19,18 +19,20 @@ struct ArtifactModel {
   Json network_config;
   Json index;  // model_index.json of the source
   std::vector<std::string> class_names;
-  std::vector<int64_t> latent;                  // channels, height and width that it was calibrated on
-  std::vector<int64_t> picture;                 // the same of the pictures
-  int64_t classes = 0;                          // that a request may name
-  int stage_bits = 32;                          // of the parts' layers: 32 or 8
-  int temporal_bits = 0;                        // of the feature cache; 0: the method keeps none
+  std::vector<int64_t> latent;   // channels, height and width that it was calibrated on
+  std::vector<int64_t> picture;  // the same of the pictures
+  int64_t classes = 0;           // that a request may name
+  int stage_bits = 32;           // of the layers of text encoders and first stage: 32 or 8
+  int temporal_bits = 0;         // of the feature cache; 0: the method keeps none
+  double guidance = 0;           // scale that temporal features hold, where they depend on it; else 0
   std::vector<std::string> dropped_parameters;  // time layers that the full cache made needless
   Json ToJson() const;
   static Result<ArtifactModel> FromJson(const Json& json);
 };
 struct ArtifactSchedule {
   std::string scheduler;
-  Json config;    // the model's scheduler_config.json with the spec's spacing
+  Json config;    // the model's scheduler_config.json
+  Json options;   // that differ from it
   int steps = 0;  // as requested
   double eta = 0;
   std::vector<double> timesteps;  // of each network evaluation

@@ -35,10 +35,11 @@ Result<std::unique_ptr<Quantizer>> Quantizer::Create(const CallScope& scope, con
   std::unique_ptr<Quantizer> q(new Quantizer(spec, std::move(spill), lanes));
   nn::Params params(folder.network.weights, at::kCPU);
   TEMPERA_ASSIGN(q->network_, BuildDenoiser(folder.network.config, folder.network.label, params));
-  SchedulerRequest want{
-      .config = folder.scheduler_config, .name = spec.scheduler, .steps = spec.steps, .eta = spec.eta};
-  if (!spec.spacing.empty()) want.spacing = spec.spacing;
-  TEMPERA_ASSIGN(q->scheduler_, CreateScheduler(want));
+  TEMPERA_ASSIGN(q->scheduler_, CreateScheduler({.config = folder.scheduler_config,
+                                                 .name = spec.scheduler,
+                                                 .steps = spec.steps,
+                                                 .eta = spec.eta,
+                                                 .options = spec.SchedulerOptions()}));
   TEMPERA_ASSIGN(q->trace_, TraceTib(*q->network_));
   AssignBits(*q->network_, spec);
   int64_t weights = 0;
@@ -79,7 +80,8 @@ Status Quantizer::Calibrate(const CallScope& scope, const StageProgress& progres
       rows_.condition.push_back(column);
     }
   }
-  rows_.x = at::empty({steps * rows_.count, channels, plan_.latent[1], plan_.latent[2]}, at::kFloat);
+  const int64_t beside = plan_.beside.defined() ? plan_.beside.size(1) : 0;
+  rows_.x = at::empty({steps * rows_.count, channels + beside, plan_.latent[1], plan_.latent[2]}, at::kFloat);
   for (nn::Slot& slot : network_->slots()) slot.state = nn::State::kFloat;
   std::atomic<int64_t> done{0};
   const int64_t samples_of_shard = std::max<int64_t>(1, kShardRows / each);
@@ -95,7 +97,8 @@ Status Quantizer::Calibrate(const CallScope& scope, const StageProgress& progres
       TableSource features(exact_);
       for (int64_t k = 0; k < steps; ++k) {
         TEMPERA_TRY(scope.Check());
-        const at::Tensor seen = scheduler_->ScaleInput(x, k).repeat_interleave(each, 0);
+        at::Tensor seen = scheduler_->ScaleInput(x, k).repeat_interleave(each, 0);
+        if (beside > 0) seen = at::cat({seen, plan_.beside.expand({seen.size(0), -1, -1, -1})}, 1);
         rows_.x.narrow(0, k * rows_.count + begin * each, seen.size(0)).copy_(seen);
         std::vector<int64_t> rows;
         for (int64_t r = begin * each; r < end * each; ++r) rows.push_back(k * rows_.count + r);
@@ -517,7 +520,8 @@ nn::TensorMap Quantizer::ArtifactWeights() const {
 }
 
 nn::TensorMap Quantizer::ArtifactReference() const {
-  return ExportReference(*network_, trace_.parameters, exact_);
+  return ExportReference(*network_, trace_.parameters, exact_,
+                         spec_.keep_time_layers || trace_.temporal_class == TemporalClass::kC);
 }
 
 nn::TensorMap Quantizer::ArtifactTables() const {

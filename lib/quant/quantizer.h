@@ -31,6 +31,7 @@ namespace tempera {
 struct CalibrationPlan {
   int64_t samples = 0;
   std::vector<int64_t> latent;  // channels, height, width
+  at::Tensor beside;            // [1, B, h, w], what the network sees beside every sample; undefined: nothing
   nn::Conditioning on;          // [samples * rows_per_sample]; no rows: unconditional
   int64_t rows_per_sample = 1;
   double guidance = 1;

@@ -30,6 +30,12 @@ Status CheckMethod(const char* field, const std::string& name) {
 
 }  // namespace
 
+Json QuantSpec::SchedulerOptions() const {
+  Json options = scheduler_options;
+  if (!spacing.empty()) options["timestep_spacing"] = spacing;
+  return options;
+}
+
 Json QuantSpec::ToJson() const {
   Json list = Json::array();
   for (const SlotOverride& o : overrides) {
@@ -49,6 +55,7 @@ Json QuantSpec::ToJson() const {
           {"steps", steps},
           {"eta", eta},
           {"spacing", spacing},
+          {"scheduler_options", scheduler_options},
           {"samples_per_step", samples_per_step},
           {"seed", seed},
           {"classes", classes},
@@ -59,6 +66,7 @@ Json QuantSpec::ToJson() const {
           {"max_iterations", max_iterations},
           {"batch", batch},
           {"temporal_strategy", temporal_strategy},
+          {"keep_time_layers", keep_time_layers},
           {"evaluation_pictures", evaluation_pictures},
           {"compare", compare}};
 }
@@ -89,6 +97,11 @@ Result<QuantSpec> QuantSpec::FromJson(const Json& json, const std::string& label
   f.Need("max_iterations", s.max_iterations);
   f.Need("batch", s.batch);
   f.Need("temporal_strategy", s.temporal_strategy);
+  f.Need("keep_time_layers", s.keep_time_layers);
+  if (const Json* options = f.Raw("scheduler_options"); options != nullptr && options->is_object())
+    s.scheduler_options = *options;
+  else
+    f.Fail("scheduler_options", "is wrong, want an object");
   f.Need("evaluation_pictures", s.evaluation_pictures);
   f.Need("compare", s.compare);
   if (const Json* list = f.Raw("overrides"); list != nullptr && list->is_array()) {
@@ -238,6 +251,7 @@ Result<QuantSpec> ResolveSpec(const QuantRequest& r, const std::filesystem::path
                              ", want reconstruct (only tfmq and tfmq-paper keep temporal features apart)");
     s.temporal_strategy = "reconstruct";
   }
+  s.keep_time_layers = r.keep_time_layers.value_or(false);
   for (const std::string& name : r.compare) {
     TEMPERA_TRY(CheckMethod("compare", name));
     if (name != s.method && std::find(s.compare.begin(), s.compare.end(), name) == s.compare.end())
@@ -283,12 +297,14 @@ Result<QuantSpec> ResolveSpec(const QuantRequest& r, const std::filesystem::path
                         .name = r.scheduler,
                         .steps = r.steps,
                         .eta = r.eta,
-                        .spacing = r.spacing};
+                        .spacing = r.spacing,
+                        .options = r.scheduler_options};
   TEMPERA_ASSIGN(const auto scheduler, CreateScheduler(want));
   s.scheduler = scheduler->name();
   s.steps = static_cast<int>(scheduler->steps());
   s.eta = scheduler->eta();
   const auto spacing = scheduler->config().find("timestep_spacing");
+  if (r.scheduler_options.is_object()) s.scheduler_options = r.scheduler_options;
   s.spacing = spacing != scheduler->config().end() && spacing->is_string() ? spacing->get<std::string>() : "";
   return s;
 }

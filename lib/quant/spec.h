@@ -32,7 +32,8 @@ struct QuantSpec {
   std::string scheduler;  // a row of the scheduler table
   int steps = 0;
   double eta = 0;
-  std::string spacing;  // "leading", "trailing", "linspace"
+  std::string spacing;                      // "leading", "trailing", "linspace"; empty: it has none
+  Json scheduler_options = Json::object();  // that differ from the model's configuration, by its names
 
   int samples_per_step = 0;
   uint64_t seed = 0;             // calibration noise and minibatches
@@ -45,10 +46,13 @@ struct QuantSpec {
   int max_iterations = 0;         // reconstruction cap a unit
   int batch = 0;                  // rows an iteration
   std::string temporal_strategy;  // "reconstruct", "cache", "select"
+  bool keep_time_layers = false;  // the full-precision ones in f16, to make features of other timesteps
 
   int evaluation_pictures = 0;       // paired pictures in the evaluation; 0: none
   std::vector<std::string> compare;  // other methods to run beside, for the report
 
+  // scheduler_options with the spacing among them: SchedulerRequest.options.
+  Json SchedulerOptions() const;
   Json ToJson() const;
   // The inverse; every key must be known.
   static Result<QuantSpec> FromJson(const Json& json, const std::string& label);
@@ -60,7 +64,8 @@ struct QuantRequest {
   std::optional<std::string> method, scheduler, spacing, temporal_strategy;
   std::optional<int> weight_bits, activation_bits, boundary_bits, stage_bits, steps, samples_per_step,
       max_iterations, batch, evaluation_pictures;
-  std::optional<bool> quantize_attention;
+  std::optional<bool> quantize_attention, keep_time_layers;
+  Json scheduler_options;
   std::optional<double> eta, guidance;
   std::optional<uint64_t> seed;
   std::optional<int64_t> height, width;

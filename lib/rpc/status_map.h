@@ -59,8 +59,8 @@ std::string_view CodeName(int code);
 // The wire form: exactly one ErrorInfo; BadRequest for INVALID_ARGUMENT whose text begins with a field of
 // `request`
 // ("steps: ..." finds `spec.steps`) or that WithField marked; RetryInfo for UNAVAILABLE (1 s)
-// and where WithRetry marked; ResourceInfo where WithResource marked; RequestInfo where there is an id. Texts are cut
-// to 2 KiB of valid UTF-8. REQUIRES: !status.ok().
+// and where WithRetry marked; ResourceInfo where WithResource marked; RequestInfo where there is an id. Texts
+// are cut to 2 KiB of valid UTF-8. REQUIRES: !status.ok().
 google::rpc::Status ToProto(const Status& status, const google::protobuf::Descriptor* request = nullptr,
                             std::string_view request_id = {});
 // OK stays OK.

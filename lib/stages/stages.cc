@@ -7,6 +7,7 @@
 
 #include "kernels/kernels.h"
 #include "nn/slot_io.h"
+#include "schedulers/scheduler.h"
 #include "stages/guidance.h"
 
 namespace tempera {
@@ -68,7 +69,10 @@ Result<std::unique_ptr<Stages>> Stages::Open(const ModelFolder& folder, const De
       TEMPERA_ASSIGN(s->first_stage_, BuildAutoencoder(part.config, part.label, params));
       TEMPERA_TRY(RunOnCodes(*s->first_stage_, coded, part));
       const int64_t channels = s->first_stage_->info().latent_channels;
-      if (channels != network.in_channels)
+      s->latent_channels_ = channels;
+      if (folder.pipeline->repaints && network.in_channels == 2 * channels + 1)
+        s->beside_channels_ = channels + 1;
+      if (channels + s->beside_channels_ != network.in_channels)
         return InvalidArgument(label, ": in_channels does not fit ", part.name, ", got ", network.in_channels,
                                ", want ", channels);
       if (channels != network.out_channels && 2 * channels != network.out_channels)
@@ -299,11 +303,49 @@ at::Tensor Stages::Decode(const at::Tensor& latent) const {
                                                         : first_stage_->Decode(ctx, z);
 }
 
+at::Tensor Stages::FitProjection() const {
+  // Half of it smooth, as pictures are; a side of 24 positions gives over a hundred equations for each
+  // unknown.
+  constexpr int64_t kSide = 24;
+  NoiseSource noise(0);
+  const std::vector<int64_t> coarse{1, latent_channels_, kSide / 4, kSide / 4},
+      fine{1, latent_channels_, kSide, kSide};
+  const at::Tensor smooth =
+      at::upsample_bilinear2d(noise.Randn(coarse), at::IntArrayRef{kSide, kSide}, false);
+  const at::Tensor z = smooth + 0.5 * noise.Randn(fine);
+  nn::ForwardContext ctx;
+  const at::Tensor colours =
+      at::avg_pool2d(first_stage_->Decode(ctx, first_stage_->FromLatent(z)).clamp(-1, 1), factor());
+  const at::Tensor a = at::cat({z[0].flatten(1), at::ones({1, kSide * kSide})});  // [C + 1, positions]
+  const at::Tensor at = a.transpose(0, 1);
+  return at::linalg_solve(at::matmul(a, at), at::matmul(a, colours[0].flatten(1).transpose(0, 1)))
+      .transpose(0, 1)
+      .contiguous();
+}
+
+at::Tensor Stages::Project(const at::Tensor& latent) const {
+  if (!first_stage_) return latent;
+  std::call_once(projection_once_, [&] { projection_ = FitProjection(); });
+  const at::Tensor z = latent.cpu();
+  const at::Tensor ones = at::ones({z.size(0), 1, z.size(2), z.size(3)});
+  return at::matmul(projection_, at::cat({z, ones}, 1).flatten(2))
+      .view({z.size(0), -1, z.size(2), z.size(3)});
+}
+
 at::Tensor Stages::EncodeImage(const at::Tensor& image, const at::Tensor& noise) const {
   nn::ForwardContext ctx;
   const Gaussian z = noise.size(2) * noise.size(3) > kWholeLatent ? first_stage_->EncodeTiled(ctx, image)
                                                                   : first_stage_->Encode(ctx, image);
   return first_stage_->ToLatent(z.Sample(noise));
+}
+
+at::Tensor Stages::Beside(const at::Tensor& image, const at::Tensor& mask, const at::Tensor& noise) const {
+  const int64_t h = noise.size(2), w = noise.size(3), f = factor();
+  if (!mask.defined())
+    return at::cat(
+        {at::ones({1, 1, h, w}), EncodeImage(at::zeros({1, image_channels(), h * f, w * f}), noise)}, 1);
+  // The nearest pixel, as diffusers scales a mask.
+  return at::cat({mask.slice(2, 0, {}, f).slice(3, 0, {}, f), EncodeImage(image * (1 - mask), noise)}, 1);
 }
 
 }  // namespace tempera

@@ -5,6 +5,7 @@
 
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,8 @@ class Stages {
   // Of the picture for one of the latent; 1 without a first stage.
   int64_t factor() const { return first_stage_ ? first_stage_->info().factor : 1; }
   int64_t latent_channels() const { return latent_channels_; }
+  // What a network for inpainting sees beside the sample: the mask and the latent of what it leaves; else 0.
+  int64_t beside_channels() const { return beside_channels_; }
   int64_t image_channels() const;
   // Whether there is a first stage that encodes pictures such as it decodes.
   bool reads_pictures() const {
@@ -54,9 +57,17 @@ class Stages {
   Result<std::map<std::string, at::Tensor>> HiddenStates(const std::string& prompt) const;
   // latent: [B, C, h, w], as the sampler leaves it -> [B, C', H, W], about -1 to 1.
   at::Tensor Decode(const at::Tensor& latent) const;
+  // About the same for the price of one small product: a linear map of each position to a colour, [B, C', h,
+  // w], fitted when it is first asked for to what the first stage makes of noise. Without a first stage the
+  // latent.
+  at::Tensor Project(const at::Tensor& latent) const;
   // image: [1, C', H, W], -1 to 1; noise: of the latent's shape, for the spread that the first stage sees ->
   // [1, C, h, w] as the sampler sees it. REQUIRES: reads_pictures.
   at::Tensor EncodeImage(const at::Tensor& image, const at::Tensor& noise) const;
+  // What a network for inpainting sees beside the sample, [1, beside_channels, h, w]: the mask and the latent
+  // of what it leaves. image, mask: [1, C', H, W], [1, 1, H, W] of 0 and 1; undefined: everything is painted
+  // anew. noise: as above. REQUIRES: beside_channels.
+  at::Tensor Beside(const at::Tensor& image, const at::Tensor& mask, const at::Tensor& noise) const;
 
  private:
   struct Encoder {
@@ -80,10 +91,14 @@ class Stages {
 
   PipelineKind kind_ = PipelineKind::kPixel;
   bool zeros_for_no_negative_ = false;
-  int64_t latent_channels_ = 0, guidance_width_ = 0, label_classes_ = 0;
+  at::Tensor FitProjection() const;
+
+  int64_t latent_channels_ = 0, beside_channels_ = 0, guidance_width_ = 0, label_classes_ = 0;
   std::unique_ptr<Autoencoder> first_stage_;
   std::vector<Encoder> encoders_;
   at::Tensor class_embedding_;  // [classes + 1, D]; the last row stands for no class
+  mutable std::once_flag projection_once_;
+  mutable at::Tensor projection_;  // [C', C + 1]: the last column is added
 };
 
 }  // namespace tempera

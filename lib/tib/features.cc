@@ -50,9 +50,32 @@ std::vector<int64_t> AllRows(const nn::Conditioning& conditions, size_t steps) {
   return rows;
 }
 
+std::vector<StepPlace> PlaceSteps(const std::vector<double>& calibrated, const std::vector<double>& wanted) {
+  std::vector<StepPlace> places(wanted.size());
+  for (size_t k = 0; k < wanted.size(); ++k) {
+    StepPlace& place = places[k];
+    // The nearest on either side; where a timestep was calibrated twice, a list that is equal keeps its
+    // order.
+    int64_t below = -1, above = -1;
+    for (size_t c = 0; c < calibrated.size(); ++c) {
+      const auto step = static_cast<int64_t>(c);
+      if (calibrated[c] == wanted[k] && (place.own < 0 || (calibrated == wanted && c == k))) place.own = step;
+      if (calibrated[c] <= wanted[k] && (below < 0 || calibrated[c] > calibrated[static_cast<size_t>(below)]))
+        below = step;
+      if (calibrated[c] >= wanted[k] && (above < 0 || calibrated[c] < calibrated[static_cast<size_t>(above)]))
+        above = step;
+    }
+    if (place.own >= 0)
+      place.ranges = {place.own, place.own};
+    else
+      place.ranges = {above >= 0 ? above : below, below >= 0 ? below : above};
+  }
+  return places;
+}
+
 Result<FeatureTable> ComputeFeatures(const CallScope& scope, const Denoiser& network,
                                      const std::vector<double>& timesteps, const nn::Conditioning& conditions,
-                                     Lanes* lanes) {
+                                     Lanes* lanes, const std::vector<StepPlace>& places) {
   FeatureTable table;
   table.steps = static_cast<int64_t>(timesteps.size());
   table.classes = Columns(conditions);
@@ -66,6 +89,8 @@ Result<FeatureTable> ComputeFeatures(const CallScope& scope, const Denoiser& net
       nn::ForwardContext ctx =
           TableContext(network, timesteps, conditions,
                        lanes != nullptr ? RowsOfStep(conditions, p) : AllRows(conditions, timesteps.size()));
+      if (!places.empty())
+        for (const int64_t step : ctx.step) ctx.ranges.push_back(places[static_cast<size_t>(step)].ranges);
       for (const at::Tensor& f : network.TemporalFeatures(ctx))
         passes[static_cast<size_t>(p)].push_back(f.cpu().view({-1, table.classes, f.size(1)}));
       multiplications += ctx.temporal_macs;
@@ -84,6 +109,17 @@ Result<FeatureTable> ComputeFeatures(const CallScope& scope, const Denoiser& net
     table.features.push_back(steps.size() == 1 ? steps[0].contiguous() : at::cat(steps));
   }
   return table;
+}
+
+FeatureCache FeatureCache::None(const Denoiser& network, int64_t steps, int64_t classes) {
+  FeatureCache cache{.steps = steps, .classes = classes, .columns = {}};
+  for (const nn::Slot* slot : network.temporal_slots())
+    cache.columns.push_back({.width = slot->out_channels,
+                             .row_of_step = std::vector<int64_t>(static_cast<size_t>(steps), -1),
+                             .codes = {},
+                             .scale = {},
+                             .zero = {}});
+  return cache;
 }
 
 bool FeatureCache::full() const {
@@ -195,6 +231,30 @@ FeatureCache BuildCache(const FeatureTable& exact, int bits, CacheRounding round
     cache.columns.push_back(std::move(column));
   }
   return cache;
+}
+
+FeatureCache CacheFor(const FeatureCache& cache, const FeatureTable& computed,
+                      const std::vector<StepPlace>& places, const std::vector<int64_t>& condition) {
+  FeatureCache out = BuildCache(computed, cache.bits, CacheRounding::kMinMax);
+  for (size_t i = 0; i < out.columns.size(); ++i) {
+    FeatureCache::Column& to = out.columns[i];
+    const FeatureCache::Column& from = cache.columns[i];
+    for (size_t k = 0; k < places.size(); ++k) {
+      if (places[k].own < 0) continue;
+      const int64_t row = from.row_of_step[static_cast<size_t>(places[k].own)];
+      if (row < 0) {
+        to.row_of_step[k] = -1;
+        continue;
+      }
+      for (size_t c = 0; c < condition.size(); ++c)
+        for (const auto& [target, source] :
+             {std::pair(&to.codes, &from.codes), std::pair(&to.scale, &from.scale),
+              std::pair(&to.zero, &from.zero)})
+          if (source->defined())
+            (*target)[static_cast<int64_t>(k)][static_cast<int64_t>(c)].copy_((*source)[row][condition[c]]);
+    }
+  }
+  return out;
 }
 
 FeatureTable Dequantized(const FeatureCache& cache) {

@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -26,6 +27,15 @@ struct FeatureTable {
   int64_t multiplications = 0;       // of the time layers that made it, where layers did
 };
 
+// Where a timestep stands among those that were calibrated.
+struct StepPlace {
+  int64_t own = -1;                 // the calibrated step of the same timestep; -1: there is none
+  std::array<int64_t, 2> ranges{};  // steps whose activation ranges it takes: its own, or its neighbours
+};
+// One a timestep that is wanted. Equal lists have each step at its own place. A timestep beyond the
+// calibrated ones has one neighbour. REQUIRES: `calibrated` is not empty.
+std::vector<StepPlace> PlaceSteps(const std::vector<double>& calibrated, const std::vector<double>& wanted);
+
 // What time may depend on, of all conditions that a network has by itself: its classes, or nothing.
 nn::Conditioning OwnConditions(const Denoiser& network);
 // A context of the rows k * C + c of a table, C = the rows of `conditions`, at least 1.
@@ -36,10 +46,11 @@ std::vector<int64_t> RowsOfStep(const nn::Conditioning& conditions, int64_t k);
 std::vector<int64_t> AllRows(const nn::Conditioning& conditions, size_t steps);
 
 // Runs the time layers in their present state for every step and condition: a step by itself on each lane,
-// or, where `lanes` is null, all steps in one pass on the calling thread.
+// or, where `lanes` is null, all steps in one pass on the calling thread. `places`: of timesteps that are not
+// the calibrated ones; empty: they are.
 Result<FeatureTable> ComputeFeatures(const CallScope& scope, const Denoiser& network,
                                      const std::vector<double>& timesteps, const nn::Conditioning& conditions,
-                                     Lanes* lanes);
+                                     Lanes* lanes, const std::vector<StepPlace>& places = {});
 
 // Features quantized at `bits` per (k, c, i): the code with the least squared error over 80 shrinks of the
 // min-max range (Source: TFMQ-DM's cache-based maintenance; the grid is that of its weight search). 32 bits:
@@ -57,12 +68,19 @@ struct FeatureCache {
   bool full() const;  // every feature of every step is cached
   int64_t bytes() const;
   int64_t entries() const;  // cached (k, c, i)
+  // One without entries: every feature comes from the layers.
+  static FeatureCache None(const Denoiser& network, int64_t steps, int64_t classes);
   // emb^[k, c, i]; REQUIRES: cached. Writes N_i values.
   void Read(int64_t i, int64_t k, int64_t c, float* out) const;
 };
 // How a code is found: by the search above, or from min to max, which costs one pass over the values.
 enum class CacheRounding : uint8_t { kSearch, kMinMax };
 FeatureCache BuildCache(const FeatureTable& exact, int bits, CacheRounding rounding);
+// The cache for one request at other timesteps: entries of `cache` where a timestep was calibrated (none
+// where its layers are run instead), new ones of `computed` elsewhere. `condition`: column of `cache` for
+// each of `computed`.
+FeatureCache CacheFor(const FeatureCache& cache, const FeatureTable& computed,
+                      const std::vector<StepPlace>& places, const std::vector<int64_t>& condition);
 // The cache's values as a table; REQUIRES: full().
 FeatureTable Dequantized(const FeatureCache& cache);
 

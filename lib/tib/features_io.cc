@@ -52,12 +52,12 @@ Result<FeatureCache> ImportCache(const Denoiser& network, int bits, int64_t step
 }
 
 nn::TensorMap ExportReference(const Denoiser& network, const std::vector<std::string>& parameters,
-                              const FeatureTable& exact) {
+                              const FeatureTable& exact, bool any_timestep) {
   int64_t of_features = 0, of_layers = 0;
   for (const at::Tensor& f : exact.features) of_features += f.numel();
   for (const std::string& name : parameters) of_layers += network.parameters().at(name).numel();
   nn::TensorMap out;
-  if (of_layers < of_features || network.info().added_width > 0) {
+  if (any_timestep || of_layers < of_features) {
     for (const std::string& name : parameters)
       out[name] = network.parameters().at(name).to(at::kHalf).contiguous();
   } else {
@@ -65,6 +65,11 @@ nn::TensorMap ExportReference(const Denoiser& network, const std::vector<std::st
       out["reference." + network.temporal_slots()[i]->name] = exact.features[i].to(at::kHalf).contiguous();
   }
   return out;
+}
+
+bool HoldsFeatures(const WeightSource& source) {
+  return source.tensors().lower_bound("reference.") != source.tensors().end() &&
+         source.tensors().lower_bound("reference.")->first.starts_with("reference.");
 }
 
 Result<std::unique_ptr<Denoiser>> BuildReferenceLayers(const Json& config, const Denoiser& network,
@@ -79,8 +84,7 @@ Result<FeatureTable> ImportReference(const CallScope& scope, const Json& config,
                                      std::shared_ptr<const WeightSource> source) {
   const auto steps = static_cast<int64_t>(timesteps.size());
   const int64_t classes = std::max<int64_t>(1, network.info().classes);
-  const std::string first = "reference." + network.temporal_slots().front()->name;
-  if (!source->tensors().contains(first)) {
+  if (!HoldsFeatures(*source)) {
     TEMPERA_ASSIGN(const auto layers, BuildReferenceLayers(config, network, source));
     return ComputeFeatures(scope, *layers, timesteps, OwnConditions(*layers), nullptr);
   }

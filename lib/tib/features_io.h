@@ -19,10 +19,12 @@ void ExportCache(const FeatureCache& cache, const Denoiser& network, nn::TensorM
 Result<FeatureCache> ImportCache(const Denoiser& network, int bits, int64_t steps,
                                  const nn::TensorFinder& find);
 
-// The smaller of the two forms, or the layers where time depends on the prompt. `parameters`: TibTrace's.
-// REQUIRES: the network's float parameters are there.
+// The layers where requests may need other features than `exact`, else the smaller of the two forms.
+// `parameters`: TibTrace's. REQUIRES: the network's float parameters are there.
 nn::TensorMap ExportReference(const Denoiser& network, const std::vector<std::string>& parameters,
-                              const FeatureTable& exact);
+                              const FeatureTable& exact, bool any_timestep);
+// Which form a reference has.
+bool HoldsFeatures(const WeightSource& source);
 // The time layers of `source` in a network that has nothing else. `config` is the network's.
 Result<std::unique_ptr<Denoiser>> BuildReferenceLayers(const Json& config, const Denoiser& network,
                                                        std::shared_ptr<const WeightSource> source);

@@ -587,7 +587,7 @@ TEST_F(Cli, BashCompletesCommandsOptionsAndValues) {
   std::ofstream(script) << Call({"completion", "bash"}).out;
   EXPECT_EQ(Complete(script, "tempera q"), "quantize\n");
   EXPECT_EQ(Complete(script, "tempera --json jobs wa"), "watch\n");
-  EXPECT_EQ(Complete(script, "tempera generate x --prev"), "--preview\n");
+  EXPECT_EQ(Complete(script, "tempera generate x --mas"), "--mask\n");
   EXPECT_EQ(Complete(script, "tempera jobs list --js"), "--json\n");
   EXPECT_EQ(Complete(script, "tempera quantize --method b"), "brecq\n");
   EXPECT_EQ(Complete(script, "tempera completion z"), "zsh\n");

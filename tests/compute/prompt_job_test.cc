@@ -6,6 +6,7 @@
 
 #include "artifact/artifact.h"
 #include "base/files.h"
+#include "golden/wide_folder.h"
 #include "pipeline/engine.h"
 #include "report/evaluation.h"
 #include "worker/quantize_job.h"
@@ -75,6 +76,13 @@ double MeanSquare(const Picture& a, const Picture& b) {
   double sum = 0;
   for (size_t i = 0; i < a.pixels.size(); ++i) sum += std::pow(int{a.pixels[i]} - int{b.pixels[i]}, 2);
   return sum / static_cast<double>(a.pixels.size());
+}
+
+GenerationRequest Ask(const std::string& prompt, uint64_t seed) {
+  GenerationRequest request;
+  request.prompt = prompt;
+  request.seed = seed;
+  return request;
 }
 
 // 8-bit codes leave about a hundredth of a feature; the features of another step or prompt differ by tenths.
@@ -201,6 +209,104 @@ TEST_F(PipelineJob, StableDiffusionXlMakesFeaturesOfEachRequest) {
   const Picture exact = Paint(**full, request).picture;
   request.prompt = "something else";
   EXPECT_LT(MeanSquare(painted.picture, exact), MeanSquare(Paint(**full, request).picture, exact));
+}
+
+// What an artifact does at timesteps that it was not calibrated on.
+TEST_F(PipelineJob, OtherTimestepsAreServedFromKeptTimeLayersOrRefused) {
+  QuantRequest spec = Small();
+  const auto dropped = Run(spec, "sd1", "a");
+  ASSERT_TRUE(dropped.ok()) << dropped.status();
+  spec.keep_time_layers = true;
+  const auto kept = Run(spec, "sd1", "b");
+  ASSERT_TRUE(kept.ok()) << kept.status();
+  const auto strict = Load(*dropped), open = Load(*kept);
+  ASSERT_NE(strict, nullptr);
+  ASSERT_NE(open, nullptr);
+  EXPECT_FALSE(strict->info().any_timestep);
+  EXPECT_EQ(strict->info().schedulers, std::vector<std::string>{"ddim"});
+  EXPECT_TRUE(open->info().any_timestep);
+  EXPECT_GT(open->info().schedulers.size(), 1u);
+
+  GenerationRequest request;
+  request.prompt = "a cat on a bench";
+  request.seed = 3;
+  // The same timesteps under another sampler are calibrated ones.
+  request.scheduler = "euler";
+  EXPECT_TRUE(strict->Resolve(request).ok()) << strict->Resolve(request).status();
+  EXPECT_EQ(Paint(*strict, request).steps.size(), 4u);
+  EXPECT_EQ(strict->TemporalMultiplications(), 0);
+  EXPECT_NE(Paint(*strict, request).latent_sha256, Paint(*strict, Ask("a cat on a bench", 3)).latent_sha256);
+
+  const auto others = [&](const std::function<void(GenerationRequest&)>& change) {
+    GenerationRequest r;
+    r.prompt = "a cat on a bench";
+    r.seed = 3;
+    change(r);
+    const auto refused = strict->Resolve(r);
+    EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_NE(refused.status().message().find("want of 751, 501, 251, 1"), std::string::npos)
+        << refused.status();
+    const GenerationResult painted = Paint(*open, r);
+    for (const StepEvent& step : painted.steps) {
+      EXPECT_TRUE(step.temporal_feature_error.has_value());
+      EXPECT_LT(step.temporal_feature_error.value_or(1), kFeatureError);
+    }
+    return painted;
+  };
+  const GenerationResult seven = others([](auto& r) { r.steps = 7; });
+  EXPECT_EQ(seven.steps.size(), 7u);
+  others([](auto& r) {
+    r.scheduler = "dpmsolver++";
+    r.scheduler_options = Json{{"use_karras_sigmas", true}};
+  });
+  // Some timesteps were calibrated, some not.
+  const GenerationResult mixed = others([](auto& r) { r.steps = 8; });
+  EXPECT_EQ(mixed.steps[1].timestep, 751);
+  // Nearer to full precision at its own steps than full precision at another count is.
+  const auto full = Engine::LoadModel(kScope, Model("sd1"));
+  ASSERT_TRUE(full.ok()) << full.status();
+  request = Ask("a cat on a bench", 3);
+  request.scheduler = "ddim";
+  request.steps = 7;
+  const Picture exact = Paint(**full, request).picture;
+  request.steps = 3;
+  EXPECT_LT(MeanSquare(seven.picture, exact), MeanSquare(Paint(**full, request).picture, exact));
+
+  // Options that no scheduler has, and such that are none.
+  for (const Json& options : {Json{{"karras", true}}, Json("karras"), Json::array({1})}) {
+    request = Ask("a cat", 0);
+    request.scheduler_options = options;
+    EXPECT_EQ(open->Resolve(request).status().code(), absl::StatusCode::kInvalidArgument) << options;
+  }
+}
+
+// A network that sees mask and masked picture is calibrated on full masks, and paints inside of any.
+TEST_F(PipelineJob, InpaintingNetworksAreQuantizedToo) {
+  const fs::path model = root / "wide";
+  ASSERT_NO_FATAL_FAILURE(golden::WriteWideFolder(Model("sd1"), model));
+  QuantRequest request = Small();
+  request.guidance = 3;
+  const auto spec = ResolveSpec(request, model);
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  Lanes lanes(2, &InitComputeThread);
+  const auto out = RunQuantizeJob(kScope,
+                                  {.job_id = "a",
+                                   .spec = *spec,
+                                   .model_folder = model,
+                                   .work_folder = root / "a",
+                                   .notes = Json::object()},
+                                  lanes, [](const JobProgress&) {});
+  ASSERT_TRUE(out.ok()) << out.status();
+  const auto engine = Load(*out);
+  ASSERT_NE(engine, nullptr);
+  GenerationRequest paint = Ask("a cat", 1);
+  const Picture whole = Paint(*engine, paint).picture;
+  auto image = std::make_shared<Picture>(whole), mask = std::make_shared<Picture>(whole);
+  for (size_t i = 0; i < mask->pixels.size(); ++i) mask->pixels[i] = i < mask->pixels.size() / 2 ? 255 : 0;
+  paint.init_image = image;
+  paint.mask = mask;
+  paint.prompt = "a dog";
+  EXPECT_NE(Paint(*engine, paint).picture.pixels, whole.pixels);
 }
 
 TEST_F(PipelineJob, LatentModelsOfClassesAndOfNone) {

@@ -219,5 +219,24 @@ TEST(SlotDeathTest, AStepWithoutARangeIsNeverServed) {
   EXPECT_DEATH((void)slot.RangeAt(slot.parts[0], 2), "no activation range for step 2");
 }
 
+// Between two calibrated steps a row takes a range that holds both of theirs, to half a code of the new scale
+// at either end (the zero point is rounded).
+TEST(Ranges, OfTwoStepsHoldBoth) {
+  for (const int bits : {4, 6, 8}) {
+    const float top = static_cast<float>((1 << bits) - 1);
+    for (const auto& [lo, hi, lo2, hi2] :
+         {std::array{-1.0f, 3.0f, -2.0f, 1.0f}, std::array{0.0f, 1.0f, -5.0f, 0.0f},
+          std::array{-1.0f, 1.0f, -0.1f, 0.2f}}) {
+      const Range a = RangeOf(lo, hi, bits), b = RangeOf(lo2, hi2, bits), both = Union(a, b, bits);
+      for (const Range& r : {a, b}) {
+        EXPECT_LE(both.scale * static_cast<float>(-both.zero),
+                  r.scale * static_cast<float>(-r.zero) + both.scale / 2);
+        EXPECT_GE(both.scale * (top - static_cast<float>(both.zero)),
+                  r.scale * (top - static_cast<float>(r.zero)) - both.scale / 2);
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace tempera::nn

@@ -1,11 +1,12 @@
 // Whole latent and text-to-image pipelines against diffusers (golden/pipelines): conditions, every step from
 // the recorded latent before it, whole runs, and the picture that the engine paints.
+#include <ATen/Functions.h>
 #include <ATen/Parallel.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/stack.h>
 #include <gmock/gmock.h>
 
+#include "base/temp_folder.h"
 #include "golden/reader.h"
+#include "golden/wide_folder.h"
 #include "pipeline/engine.h"
 #include "schedulers/scheduler.h"
 #include "stages/guidance.h"
@@ -269,6 +270,73 @@ TEST(EngineGolden, BeginsFromAPicture) {
     request.height = 48;
     EXPECT_FALSE((*engine)->Resolve(request).ok());
   }
+}
+
+// Inpainting: what is kept is held to the picture at each step, or shown to a network made for it.
+TEST(EngineGolden, PaintsInsideOfAMask) {
+  const CallScope scope;
+  const Json runs = golden::ReadJson("golden/pipelines/inpainting.json")["runs"];
+  const auto source = WeightSource::OpenFile("golden/pipelines/inpainting.safetensors", "inpainting");
+  ASSERT_TRUE(source.ok()) << source.status();
+  const auto picture = [&](const char* name, int64_t channels) {
+    auto p =
+        std::make_shared<Picture>(Picture{.width = 32, .height = 32, .channels = channels, .pixels = {}});
+    const TensorView view = *(*source)->Find(name);
+    p->pixels.assign(view.bytes.begin(), view.bytes.end());
+    return p;
+  };
+  for (size_t i = 0; i < runs.size(); ++i) {
+    const Json& run = runs[i];
+    SCOPED_TRACE(run.dump());
+    fs::path folder = fs::path("golden/pipelines") / run["folder"].get<std::string>();
+    const TempFolder wide;
+    if (run["wide"].get<bool>()) {
+      ASSERT_NO_FATAL_FAILURE(golden::WriteWideFolder(folder, wide / "wide"));
+      folder = wide / "wide";
+    }
+    const auto engine = Engine::LoadModel(scope, folder);
+    ASSERT_TRUE(engine.ok()) << engine.status();
+    GenerationRequest request;
+    request.prompt = run["prompt"].get<std::string>();
+    request.guidance = run["guidance"].get<double>();
+    request.steps = run["steps"].get<int>();
+    request.seed = run["seed"].get<uint64_t>();
+    if (run.contains("scheduler")) request.scheduler = run["scheduler"].get<std::string>();
+    request.height = request.width = 32;
+    request.mask = picture("mask", 1);
+    EXPECT_FALSE((*engine)->Resolve(request).ok());  // of what picture?
+    request.init_image = picture("picture", 3);
+    EXPECT_EQ((*engine)->Resolve(request)->strength, 1);
+    request.strength = run["strength"].get<double>();
+    const auto resolved = (*engine)->Resolve(request);
+    ASSERT_TRUE(resolved.ok()) << resolved.status();
+    const auto result = (*engine)->Generate(scope, *resolved, {});
+    ASSERT_TRUE(result.ok()) << result.status();
+    const TensorView want = *(*source)->Find(Cat("run", i));
+    ASSERT_EQ(result->picture.pixels.size(), want.bytes.size());
+    int largest = 0;
+    for (size_t p = 0; p < want.bytes.size(); ++p)
+      largest = std::max(largest, std::abs(result->picture.pixels[p] - want.bytes[p]));
+    EXPECT_LE(largest, 1);
+    request.mask = std::make_shared<Picture>(
+        Picture{.width = 8, .height = 8, .channels = 1, .pixels = std::vector<uint8_t>(64)});
+    EXPECT_FALSE((*engine)->Resolve(request).ok());
+  }
+}
+
+// A projection tells more of the picture than its mean colour does, on a latent that it was not fitted to.
+TEST(EngineGolden, PreviewsByProjection) {
+  Pipeline p("sd1");
+  NoiseSource noise(7);
+  const at::Tensor latent =
+      at::upsample_bilinear2d(noise.Randn({1, 4, 4, 4}), at::IntArrayRef{16, 16}, /*align_corners=*/false);
+  const at::Tensor small = p.stages->Project(latent);
+  const at::Tensor want = at::avg_pool2d(p.stages->Decode(latent).clamp(-1, 1), p.stages->factor());
+  ASSERT_EQ(small.sizes(), want.sizes());
+  const double left = (small - want).square().mean().item<double>();
+  const double spread = (want - want.mean({2, 3}, true)).square().mean().item<double>();
+  EXPECT_LT(left, spread);
+  EXPECT_TRUE(at::equal(p.stages->Project(latent), small));
 }
 
 }  // namespace

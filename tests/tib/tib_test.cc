@@ -50,6 +50,23 @@ TEST(TraceTib, CountsTheClassEmbeddingWhereThereIsOne) {
   for (const auto& [name, p] : network->parameters()) EXPECT_FALSE(p.requires_grad()) << name;
 }
 
+TEST(PlaceSteps, NeverTakesAnotherStepForItsOwn) {
+  const auto places = PlaceSteps(kTimesteps, {999, 951, 700.5, 201, 0});
+  EXPECT_EQ(places[0].own, -1);
+  EXPECT_EQ(places[0].ranges, (std::array<int64_t, 2>{0, 0}));  // beyond the noisiest
+  EXPECT_EQ(places[1].own, 0);
+  EXPECT_EQ(places[1].ranges, (std::array<int64_t, 2>{0, 0}));
+  EXPECT_EQ(places[2].own, -1);
+  EXPECT_EQ(places[2].ranges, (std::array<int64_t, 2>{1, 2}));
+  EXPECT_EQ(places[3].own, 3);
+  EXPECT_EQ(places[4].own, -1);
+  EXPECT_EQ(places[4].ranges, (std::array<int64_t, 2>{4, 4}));
+  // A timestep that runs twice keeps both of its steps.
+  const std::vector<double> twice{951, 701, 701, 1};
+  const auto same = PlaceSteps(twice, twice);
+  for (int64_t k = 0; k < 4; ++k) EXPECT_EQ(same[static_cast<size_t>(k)].own, k);
+}
+
 class Features : public testing::Test {
  protected:
   std::unique_ptr<Denoiser> network = Load("class_cond");
