@@ -108,8 +108,8 @@ void AddQuantize(App& app, Typed& typed) {
     QuantizeArgs args;
     std::string model, name, request_id;
     std::optional<std::string> method, scheduler, spacing, strategy;
-    std::optional<int> weight_bits, activation_bits, boundary_bits, steps, samples, iterations, batch,
-        pictures;
+    std::optional<int> weight_bits, activation_bits, boundary_bits, stage_bits, steps, samples, iterations,
+        batch, pictures;
     std::optional<double> eta, guidance;
     std::optional<uint64_t> seed;
     std::optional<int64_t> height, width;
@@ -130,6 +130,8 @@ void AddQuantize(App& app, Typed& typed) {
   c->add_option("--boundary-bits", o->boundary_bits,
                 "Bits of the first and last layers: 8, or 0 for float (default 0)");
   c->add_flag("--quantize-attention", o->attention, "Quantize the operands of attention too");
+  c->add_option("--stage-bits", o->stage_bits,
+                "Bits of text encoders and first stage: 8, or 32 to leave them as they are (default 32)");
   c->add_option("--override", o->overrides,
                 "Bits of one layer, LAYER=W or LAYER=W/A, 0 for float; repeatable")
       ->allow_extra_args(false);
@@ -200,6 +202,7 @@ void AddQuantize(App& app, Typed& typed) {
     Set(o->activation_bits, [&](int v) { spec.set_activation_bits(v); });
     Set(o->boundary_bits, [&](int v) { spec.set_boundary_bits(v); });
     if (o->attention) spec.set_quantize_attention(true);
+    Set(o->stage_bits, [&](int v) { spec.set_stage_bits(v); });
     Set(o->scheduler, [&](const auto& v) { spec.set_scheduler(v); });
     Set(o->steps, [&](int v) { spec.set_steps(v); });
     Set(o->eta, [&](double v) { spec.set_eta(v); });

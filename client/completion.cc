@@ -13,6 +13,7 @@ constexpr std::pair<const char*, const char*> kValues[] = {
     {"--weight-bits", "4 5 6 8"},
     {"--activation-bits", "4 5 6 8 32"},
     {"--boundary-bits", "0 8"},
+    {"--stage-bits", "8 32"},
     {"--scheduler", "ddim ddpm pndm euler euler_a heun dpmsolver++ unipc lcm flow_euler"},
     {"--spacing", "leading trailing linspace"},
     {"--temporal-strategy", "reconstruct cache select"},

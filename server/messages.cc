@@ -50,6 +50,7 @@ QuantRequest RequestFrom(const v1::QuantizationSpec& spec) {
   if (spec.has_activation_bits()) r.activation_bits = spec.activation_bits();
   if (spec.has_boundary_bits()) r.boundary_bits = spec.boundary_bits();
   if (spec.has_quantize_attention()) r.quantize_attention = spec.quantize_attention();
+  if (spec.has_stage_bits()) r.stage_bits = spec.stage_bits();
   for (const v1::SlotOverride& o : spec.overrides()) {
     SlotOverride& out = r.overrides.emplace_back();
     out.slot = o.slot();
@@ -84,6 +85,7 @@ v1::QuantizationSpec SpecMessage(const QuantSpec& spec) {
   m.set_activation_bits(spec.activation_bits);
   m.set_boundary_bits(spec.boundary_bits);
   m.set_quantize_attention(spec.quantize_attention);
+  m.set_stage_bits(spec.stage_bits);
   for (const SlotOverride& o : spec.overrides) {
     v1::SlotOverride* out = m.add_overrides();
     out->set_slot(o.slot);

@@ -25,6 +25,7 @@ Result<PaintedPairs> PaintPairs(const CallScope& scope, const Engine& engine, co
          .class_label = classes > 0 ? std::optional<int64_t>(i % classes) : std::nullopt,
          .prompt = spec.prompts.empty() ? "" : spec.prompts[static_cast<size_t>(i) % spec.prompts.size()]});
   out.pictures.resize(static_cast<size_t>(count));
+  out.latents.resize(static_cast<size_t>(std::min(count, kKeptLatents)));
   std::vector<std::vector<double>> times(static_cast<size_t>(count));
   std::atomic<int64_t> done{0};
   const Status ran = lanes.ParallelFor(count, [&](int64_t i) -> Status {
@@ -43,6 +44,7 @@ Result<PaintedPairs> PaintPairs(const CallScope& scope, const Engine& engine, co
     TEMPERA_ASSIGN(const ResolvedGeneration resolved, engine.Resolve(request));
     TEMPERA_ASSIGN(GenerationResult result, engine.Generate(scope, resolved, {}));
     out.pictures[static_cast<size_t>(i)] = std::move(result.picture);
+    if (i < kKeptLatents) out.latents[static_cast<size_t>(i)] = std::move(result.latent);
     for (const StepEvent& step : result.steps) times[static_cast<size_t>(i)].push_back(step.milliseconds);
     progress(++done, count);
     return OkStatus();

@@ -26,11 +26,14 @@ struct MethodOutcome {
   std::shared_ptr<const Engine> engine;  // the packed artifact, as it will be served
 };
 
+inline constexpr int64_t kKeptLatents = 4;
+
 // The pictures of an evaluation: pair i is seed i, class i modulo classes.
 struct PaintedPairs {
   std::vector<PicturePair> pairs;
   std::vector<Picture> pictures;
-  std::vector<double> step_milliseconds;  // of every step painted
+  std::vector<std::vector<float>> latents;  // [C, h, w], of the first pictures, at most kKeptLatents
+  std::vector<double> step_milliseconds;    // of every step painted
 };
 using CountProgress = std::function<void(int64_t done, int64_t total)>;
 Result<PaintedPairs> PaintPairs(const CallScope& scope, const Engine& engine, const QuantSpec& spec,

@@ -14,8 +14,10 @@
 #include "quant/weights.h"
 #include "report/report.h"
 #include "stages/stages.h"
+#include "worker/artifact_files.h"
 #include "worker/checkpoints.h"
 #include "worker/evaluate.h"
+#include "worker/measure_parts.h"
 
 namespace tempera {
 namespace {
@@ -228,12 +230,6 @@ Result<Quantized> QuantizeOne(const Job& job, const QuantSpec& spec, const Check
   return out;
 }
 
-Status WriteTensors(const std::filesystem::path& file, const nn::TensorMap& tensors) {
-  std::vector<TensorOut> out;
-  for (const auto& [name, tensor] : tensors) out.push_back(nn::ToTensorOut(name, tensor));
-  return WriteFileAtomic(file, SafetensorsBytes(std::move(out)), file.filename().string());
-}
-
 // The manifest without its files.
 Result<Manifest> DescribeArtifact(const Job& job, const QuantSpec& spec, const Quantized& q) {
   Manifest m;
@@ -258,6 +254,7 @@ Result<Manifest> DescribeArtifact(const Job& job, const QuantSpec& spec, const Q
                       .latent = job.plan.latent,
                       .picture = {job.paints.channels, spec.height, spec.width},
                       .classes = job.paints.classes,
+                      .stage_bits = spec.stage_bits,
                       .temporal_bits = cached ? spec.activation_bits : 0,
                       .guidance = q.quantizer->network().info().guidance_width > 0 ? spec.guidance : 0,
                       .dropped_parameters = {}};
@@ -319,13 +316,6 @@ Result<Json> Baseline(const Job& job, const Quantized& q, const std::filesystem:
                     {"low", r.low},
                     {"high", r.high}});
   return list;
-}
-
-Status AddFile(Manifest& manifest, const std::filesystem::path& folder, const std::string& name) {
-  TEMPERA_ASSIGN(const std::string digest, Sha256File(folder / name, name));
-  manifest.files[name] = {.sha256 = digest,
-                          .bytes = static_cast<int64_t>(std::filesystem::file_size(folder / name))};
-  return OkStatus();
 }
 
 FeatureMap DescribeFeatures(const Quantized& q) {
@@ -408,11 +398,7 @@ Result<QuantizeJobOutput> Run(const Job& job) {
     TEMPERA_ASSIGN(manifest.baseline, Baseline(job, q, to));
     for (const char* name : {kWeightsFile, kTablesFile, kReferenceFile})
       TEMPERA_TRY(AddFile(manifest, to, name));
-    for (const std::string& name : StageFiles(job.folder)) {
-      TEMPERA_TRY(MakeFolders((to / name).parent_path(), name));
-      TEMPERA_TRY(CopyFile(job.folder.path / name, to / name, name));
-      TEMPERA_TRY(AddFile(manifest, to, name));
-    }
+    TEMPERA_TRY(AddStages(manifest, to, job.folder, s.stage_bits));
     return q;
   };
 
@@ -449,7 +435,8 @@ Result<QuantizeJobOutput> Run(const Job& job) {
                             .batch = spec.batch,
                             .temporal_strategy = spec.temporal_strategy,
                             .boundary_bits = spec.boundary_bits,
-                            .quantize_attention = spec.quantize_attention};
+                            .quantize_attention = spec.quantize_attention,
+                            .stage_bits = spec.stage_bits};
   for (const int64_t c : spec.classes)
     evaluation.calibration.classes.push_back(evaluation.model.classes[static_cast<size_t>(c)]);
   evaluation.groups = network.info().block_groups;
@@ -475,6 +462,10 @@ Result<QuantizeJobOutput> Run(const Job& job) {
   TEMPERA_ASSIGN(const PaintedPairs quantized,
                  PaintPairs(job.scope, *served, spec, count, job.lanes, painting("quantized")));
   evaluation.pairs = original.pairs;
+  if (spec.stage_bits == 8) {
+    TEMPERA_ASSIGN(evaluation.parts, MeasureParts(job.folder, folder, network.info(), spec, job.plan,
+                                                  original.latents, job.lanes));
+  }
   TEMPERA_ASSIGN(const FeatureScores of_original,
                  ScoreFeatures(job.scope, original, scorer, why_none, job.lanes));
   evaluation.full_precision = {.frechet_distance = of_original.distance,

@@ -55,7 +55,7 @@ PackedMatrix Pack(Format format, int bits, int64_t n, int64_t k, const uint8_t* 
   const int most_bits = format == Format::kInt4 ? 4 : 8;
   if (bits < 1 || bits > most_bits)
     Fail("bits of a packed matrix", bits, format == Format::kInt4 ? "1 to 4" : "1 to 8");
-  if (k < 0 || k > 32768) Fail("K of a packed matrix", k, "0 to 32768: beyond, a sum may leave int32");
+  if (k < 0 || k > kMostColumns) Fail("K of a packed matrix", k, "0 to 32768: beyond, a sum may leave int32");
   PackedMatrix w;
   w.n = n;
   w.k = k;

@@ -33,7 +33,9 @@ struct PackedMatrix {
   std::vector<int32_t> code_sum;  // [N], sum over k of code[n][k]
   size_t bytes() const { return codes.size() + 4 * (zero.size() + code_sum.size()); }
 };
-// REQUIRES: 0 <= K <= 32768, 1 <= bits <= 8 (4 for kInt4); else aborts, for sums might leave int32.
+// The greatest K. Sums of so many products of codes fit int32: 32768 * 255 * 255 < 2^31.
+inline constexpr int64_t kMostColumns = 32768;
+// REQUIRES: 0 <= K <= kMostColumns, 1 <= bits <= 8 (4 for kInt4); else aborts, for sums might leave int32.
 PackedMatrix Pack(Format format, int bits, int64_t n, int64_t k, const uint8_t* codes, const int32_t* zero);
 // The inverse of Pack: codes [N, K] u8 row-major.
 void UnpackMatrix(const PackedMatrix& w, uint8_t* codes);
@@ -42,7 +44,7 @@ void UnpackMatrix(const PackedMatrix& w, uint8_t* codes);
 // set
 //   a    [M, K] u8 row-major, lda >= K bytes between rows
 //   acc  [M, N] s32 row-major, overwritten
-// REQUIRES: K <= 32768, a_zero in [0, 255].  (32768 * 255 * 255 < 2^31)
+// REQUIRES: K <= kMostColumns, a_zero in [0, 255].
 // Thread-safe; one call runs on the calling thread.
 struct GemmArgs {
   int64_t m = 0;

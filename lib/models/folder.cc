@@ -115,6 +115,7 @@ Status ReadParts(ModelFolder& folder, bool with_network) {
                     .class_name = class_name,
                     .config = {},
                     .label = name + "/config.json",
+                    .stem = row.stem,
                     .weights = nullptr};
     TEMPERA_ASSIGN(stage.config, ReadConfig(folder.path, stage.label));
     if (row.stem == kDiffusers) {
@@ -244,7 +245,7 @@ Result<int64_t> EmbeddedClasses(const ModelFolder& folder) {
 
 Result<int64_t> LatentFactor(const ModelFolder& folder) {
   for (const ModelPart& stage : folder.stages) {
-    if (stage.name != "vae" && stage.name != "vqvae") continue;
+    if (!stage.is_first_stage()) continue;
     std::vector<int64_t> channels{64};  // the classes' default
     Fields f(stage.config, stage.label);
     f.Get("block_out_channels", channels);

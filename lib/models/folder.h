@@ -37,7 +37,12 @@ struct ModelPart {
   std::string library, class_name;  // as model_index.json says
   Json config;
   std::string label;  // "vae/config.json"
+  std::string stem;   // of its weights' files: "model"
   std::shared_ptr<const WeightSource> weights;
+
+  bool is_first_stage() const { return name == "vae" || name == "vqvae"; }
+  // A class embedder has none, only vectors.
+  bool has_layers() const { return name != "class_embedder"; }
 };
 
 // Errors name files relative to the folder.

@@ -113,9 +113,10 @@ std::vector<Range> RowRanges(const Slot& slot, const SlotPart& part, const at::T
                              const ForwardContext& ctx) {
   std::vector<Range> ranges;
   if (slot.dynamic) {
-    const auto [low, high] = at::aminmax(x.detach().reshape({x.size(0), -1}), 1);
+    const int64_t rows = slot.linear ? x.numel() / x.size(-1) : x.size(0);
+    const auto [low, high] = at::aminmax(x.detach().reshape({rows, -1}), 1);
     const at::Tensor lo = low.cpu(), hi = high.cpu();
-    for (int64_t b = 0; b < x.size(0); ++b)
+    for (int64_t b = 0; b < rows; ++b)
       ranges.push_back(
           RangeOf(lo.const_data_ptr<float>()[b], hi.const_data_ptr<float>()[b], slot.activation_bits));
   } else if (part.ranges.size() == 1) {
@@ -145,7 +146,12 @@ at::Tensor FakeQuantize(const at::Tensor& x, const Slot& slot, const SlotPart& p
     zeros.push_back(static_cast<float>(r.zero));
   }
   std::vector<int64_t> shape(static_cast<size_t>(x.dim()), 1);
-  shape[0] = x.size(0);
+  if (slot.dynamic && slot.linear) {
+    shape = x.sizes().vec();
+    shape.back() = 1;
+  } else {
+    shape[0] = x.size(0);
+  }
   const at::Tensor scale = at::tensor(scales, at::kFloat).to(x.device()).view(shape);
   const at::Tensor zero = at::tensor(zeros, at::kFloat).to(x.device()).view(shape);
   const at::Tensor codes = at::clamp(at::round(x.detach() / scale) + zero, 0, top);

@@ -81,8 +81,9 @@ struct Slot {
   // divided by it before its codes were made: x w = (x g)(w / g), with channels of about the same range. Not
   // in kFloat.
   at::Tensor gain;
-  // Each row's range is taken from the row itself: for inputs that no norm has brought to scale. The ranges
-  // of the parts are then those that calibration saw, for people to read.
+  // Every row of a convolution's input, every vector of a linear's, has the range of its own values: for
+  // inputs that no norm has brought to scale, or that nothing was calibrated on. The ranges of the parts, if
+  // there are any, are then those that calibration saw, for people to read.
   bool dynamic = false;
   // kSimulate: the weight that runs, f32, may require gradients; undefined: what the codes stand for.
   at::Tensor simulated;
@@ -106,7 +107,8 @@ at::Tensor RunMatmul(const Slot& slot, ForwardContext& ctx, const at::Tensor& a,
 // x * gain, by input channel; x itself where the slot has none.
 at::Tensor Equalized(const Slot& slot, const at::Tensor& x);
 
-// The range of each row of a part. x: the part's channels of the equalized input, B rows; read where dynamic.
+// The range of each row of a part; of each vector, x.numel() / C of them, where a linear is dynamic. x: the
+// part's channels of the equalized input, B rows; read where dynamic.
 std::vector<Range> RowRanges(const Slot& slot, const SlotPart& part, const at::Tensor& x,
                              const ForwardContext& ctx);
 

@@ -47,6 +47,24 @@ void Epilogue(const int32_t* sums, int64_t rows, int64_t n_out, float x_scale, c
   }
 }
 
+// The same for a linear whose rows have ranges of their own: the kernel took every zero point for 0. Each
+// term fits int32 by the kernels' bound on K.
+void VectorEpilogue(const int32_t* sums, int64_t rows, const kernels::PackedMatrix& w, const Range* range,
+                    const float* scale, const float* bias, bool first, float* y) {
+  const int64_t n_out = w.n;
+  for (int64_t r = 0; r < rows; ++r) {
+    const float x_scale = range[r].scale;
+    for (int64_t n = 0; n < n_out; ++n) {
+      const auto i = static_cast<size_t>(n);
+      const int32_t weights = w.code_sum[i] - static_cast<int32_t>(w.k) * w.zero[i];  // sum of code - zero
+      const float s = x_scale * scale[n];
+      const float value = s * static_cast<float>(sums[r * n_out + n] - range[r].zero * weights);
+      float& out = y[r * n_out + n];
+      out = first ? value + (bias != nullptr ? bias[n] : 0.0f) : out + value;
+    }
+  }
+}
+
 }  // namespace
 
 at::Tensor RunInteger(const Slot& slot, const ForwardContext& ctx, const at::Tensor& input) {
@@ -85,24 +103,28 @@ at::Tensor RunInteger(const Slot& slot, const ForwardContext& ctx, const at::Ten
   float* out = y.mutable_data_ptr<float>();
   const int64_t in_pixels = slot.linear ? rows : x.size(2) * x.size(3);
 
-  std::vector<std::vector<Range>> ranges;  // [part][B]
+  const bool by_vector = slot.linear && slot.dynamic;
+  std::vector<std::vector<Range>> ranges;  // [part][B], or [part][B * rows] by vector
   for (const SlotPart& part : slot.parts)
     ranges.push_back(RowRanges(slot, part, x.narrow(slot.linear ? -1 : 1, part.begin, part.channels), ctx));
   for (int64_t b = 0; b < batch; ++b) {
     for (size_t p = 0; p < slot.parts.size(); ++p) {
       const SlotPart& part = slot.parts[p];
-      const Range& range = ranges[p][static_cast<size_t>(b)];
+      const Range* own = ranges[p].data() + (by_vector ? b * rows : b);
+      const Range& range = *own;  // by vector: the first one's
       const kernels::Kernel& kernel = kernels::Choose(part.packed);
       const float* scale = part.scale.const_data_ptr<float>();
       uint8_t* codes = Grow(scratch.codes, in_pixels * part.channels);
       const float* from = in + b * in_pixels * slot.in_channels;
       if (slot.linear) {
-        if (part.channels == slot.in_channels) {
+        if (!by_vector && part.channels == slot.in_channels) {
           kernels::QuantizeU8(from, rows * part.channels, range.scale, range.zero, levels, codes);
         } else {
-          for (int64_t r = 0; r < rows; ++r)
-            kernels::QuantizeU8(from + r * slot.in_channels + part.begin, part.channels, range.scale,
-                                range.zero, levels, codes + r * part.channels);
+          for (int64_t r = 0; r < rows; ++r) {
+            const Range& of_row = by_vector ? own[r] : range;
+            kernels::QuantizeU8(from + r * slot.in_channels + part.begin, part.channels, of_row.scale,
+                                of_row.zero, levels, codes + r * part.channels);
+          }
         }
       } else {
         kernels::QuantizeToNhwc(from + part.begin * in_pixels, part.channels, in_pixels,
@@ -123,9 +145,16 @@ at::Tensor RunInteger(const Slot& slot, const ForwardContext& ctx, const at::Ten
           a = columns;
         }
         int32_t* sums = Grow(scratch.sums, (end - row) * n_out);
-        kernel.gemm({.m = end - row, .a = a, .lda = k, .a_zero = range.zero, .w = &part.packed, .acc = sums});
+        kernel.gemm({.m = end - row,
+                     .a = a,
+                     .lda = k,
+                     .a_zero = by_vector ? 0 : range.zero,
+                     .w = &part.packed,
+                     .acc = sums});
         float* target = out + b * rows * n_out;
-        if (slot.linear) {
+        if (by_vector) {
+          VectorEpilogue(sums, end - row, part.packed, own + row, scale, bias, p == 0, target + row * n_out);
+        } else if (slot.linear) {
           Epilogue(sums, end - row, n_out, range.scale, scale, bias, p == 0, target + row * n_out, 1, n_out);
         } else {
           Epilogue(sums, end - row, n_out, range.scale, scale, bias, p == 0, target + row, rows, 1);

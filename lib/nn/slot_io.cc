@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "nn/params.h"
+
 namespace tempera::nn {
 namespace {
 
@@ -25,6 +27,13 @@ std::vector<int64_t> WeightShape(const Slot& slot, const SlotPart& part) {
 }
 
 }  // namespace
+
+TensorFinder FinderOf(std::shared_ptr<const WeightSource> source) {
+  return [source = std::move(source)](const std::string& name) -> Result<at::Tensor> {
+    TEMPERA_ASSIGN(const TensorView view, source->Find(name));
+    return ToTensor(view);
+  };
+}
 
 void ExportWeights(const Slot& slot, TensorMap& out) {
   for (size_t p = 0; p < slot.parts.size(); ++p) {

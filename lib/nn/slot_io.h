@@ -12,16 +12,20 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 
 #include "base/status.h"
 #include "nn/slot.h"
+#include "weights/weights.h"
 
 namespace tempera::nn {
 
 using TensorMap = std::map<std::string, at::Tensor>;
 // Finds a tensor by name: NotFound names it.
 using TensorFinder = std::function<Result<at::Tensor>(const std::string&)>;
+// Over the tensors of `source`.
+TensorFinder FinderOf(std::shared_ptr<const WeightSource> source);
 
 // REQUIRES: codes in every part (not packed).
 void ExportWeights(const Slot& slot, TensorMap& out);

@@ -208,6 +208,7 @@ Result<GenerationResult> NetworkEngine::Generate(const CallScope& scope, const R
     result.denoise_ms = Milliseconds(denoise_begin);
     const auto decode_begin = std::chrono::steady_clock::now();
     const at::Tensor latent = x[0].cpu().contiguous();
+    result.latent.assign(latent.const_data_ptr<float>(), latent.const_data_ptr<float>() + latent.numel());
     result.latent_sha256 = Sha256Hex({static_cast<const char*>(latent.const_data_ptr()), latent.nbytes()});
     result.picture = ToPicture(stages_->Decode(latent.unsqueeze(0))[0]);
     result.decode_ms = Milliseconds(decode_begin);

@@ -140,7 +140,8 @@ struct StepEvent {
 
 struct GenerationResult {
   Picture picture;
-  std::string latent_sha256;  // over the final latent, f32 little-endian [C, H, W]
+  std::vector<float> latent;  // the final one, [C, H, W]
+  std::string latent_sha256;  // over it, f32 little-endian
   double prompt_ms = 0, denoise_ms = 0, decode_ms = 0;
   std::vector<StepEvent> steps;
 };

@@ -26,7 +26,7 @@ void FillGeometry(const Denoiser& network, const Stages& stages, const PipelineR
   info.height = latent[0] * stages.factor();
   info.width = latent[1] * stages.factor();
   info.takes_prompt = stages.takes_prompt();
-  info.takes_image = stages.takes_prompt() && stages.factor() > 1;
+  info.takes_image = stages.takes_prompt() && stages.reads_pictures();
   info.guidance = pipeline.guidance;
   info.classes = stages.classes();
   info.weight_bytes = network.resident_bytes();
@@ -110,12 +110,6 @@ Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope,
   params.SetAbsent([&](const std::string& name) { return absent.contains(name); });
   TEMPERA_ASSIGN(engine->network_, BuildDenoiser(model.network_config, "manifest.json: model", params));
   Denoiser& network = *engine->network_;
-  const auto finder = [](const std::shared_ptr<const WeightSource>& source) {
-    return [source](const std::string& name) -> Result<at::Tensor> {
-      TEMPERA_ASSIGN(const TensorView view, source->Find(name));
-      return nn::ToTensor(view);
-    };
-  };
   const std::set<std::string> dropped(model.dropped_parameters.begin(), model.dropped_parameters.end());
   const auto steps = static_cast<int64_t>(schedule.timesteps.size());
   const Status filled = nn::TorchEdge("artifact", [&]() -> Status {
@@ -130,9 +124,9 @@ Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope,
       slot->dynamic = row.dynamic;
       if (row.equalized) slot->gain = at::ones({slot->in_channels});
       if (dropped.contains(row.slot + ".weight")) continue;
-      if (slot->activation_bits > 0) TEMPERA_TRY(nn::ImportRanges(*slot, finder(tables), steps));
+      if (slot->activation_bits > 0) TEMPERA_TRY(nn::ImportRanges(*slot, nn::FinderOf(tables), steps));
       if (slot->weight_bits > 0) {
-        TEMPERA_TRY(nn::ImportWeights(*slot, finder(weights)));
+        TEMPERA_TRY(nn::ImportWeights(*slot, nn::FinderOf(weights)));
         nn::Pack(*slot);
       } else if (slot->role == nn::Role::kMatmul && slot->activation_bits > 0) {
         slot->state = nn::State::kInteger;
@@ -145,7 +139,7 @@ Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope,
     engine->features_guidance_ = model.guidance;
     if (engine->features_of_request_) return OkStatus();
     if (model.temporal_bits > 0) {
-      TEMPERA_ASSIGN(engine->cache_, ImportCache(network, model.temporal_bits, steps, finder(tables)));
+      TEMPERA_ASSIGN(engine->cache_, ImportCache(network, model.temporal_bits, steps, nn::FinderOf(tables)));
     } else {
       // Features come from the layers, and are compared with the reference all the same.
       engine->cache_ = FeatureCache::None(network, steps, std::max<int64_t>(1, network.info().classes));
@@ -163,7 +157,7 @@ Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope,
   info.source_sha256 = manifest.source_sha256;
   info.class_names = model.class_names;
   TEMPERA_ASSIGN(const ModelFolder parts, OpenStages(folder, model.index));
-  TEMPERA_ASSIGN(engine->stages_, Stages::Open(parts, network.info()));
+  TEMPERA_ASSIGN(engine->stages_, Stages::Open(parts, network.info(), model.stage_bits));
   FillGeometry(network, *engine->stages_, *parts.pipeline, {model.latent[1], model.latent[2]}, info);
   info.scheduler = schedule.scheduler;
   info.steps = schedule.steps;

@@ -13,6 +13,7 @@ Json ArtifactModel::ToJson() const {
           {"latent", latent},
           {"picture", picture},
           {"classes", classes},
+          {"stage_bits", stage_bits},
           {"temporal_bits", temporal_bits},
           {"guidance", guidance},
           {"dropped_parameters", dropped_parameters}};
@@ -29,6 +30,7 @@ Result<ArtifactModel> ArtifactModel::FromJson(const Json& json) {
   f.Need("latent", m.latent);
   f.Need("picture", m.picture);
   f.Need("classes", m.classes);
+  f.Get("stage_bits", m.stage_bits);
   f.Need("temporal_bits", m.temporal_bits);
   f.Need("guidance", m.guidance);
   f.Need("dropped_parameters", m.dropped_parameters);
@@ -42,6 +44,8 @@ Result<ArtifactModel> ArtifactModel::FromJson(const Json& json) {
     f.Fail("index", "is missing");
   for (const auto& [key, sides] : {std::pair("latent", m.latent), std::pair("picture", m.picture)})
     if (sides.size() != 3) f.Fail(key, "is wrong, want channels, height and width");
+  if (m.stage_bits != 8 && m.stage_bits != 32)
+    f.Fail("stage_bits", Cat("is wrong, got ", m.stage_bits, ", want 8 or 32"));
   TEMPERA_TRY(f.Finish());
   return m;
 }

@@ -22,6 +22,7 @@ struct ArtifactModel {
   std::vector<int64_t> latent;   // channels, height and width that it was calibrated on
   std::vector<int64_t> picture;  // the same of the pictures
   int64_t classes = 0;           // that a request may name
+  int stage_bits = 32;           // of the layers of text encoders and first stage: 32 or 8
   int temporal_bits = 0;         // of the feature cache; 0: the method keeps none
   double guidance = 0;           // scale that temporal features hold, where they depend on it; else 0
   std::vector<std::string> dropped_parameters;  // time layers that the full cache made needless

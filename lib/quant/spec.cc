@@ -49,6 +49,7 @@ Json QuantSpec::ToJson() const {
           {"activation_bits", activation_bits},
           {"boundary_bits", boundary_bits},
           {"quantize_attention", quantize_attention},
+          {"stage_bits", stage_bits},
           {"overrides", list},
           {"scheduler", scheduler},
           {"steps", steps},
@@ -78,6 +79,7 @@ Result<QuantSpec> QuantSpec::FromJson(const Json& json, const std::string& label
   f.Need("activation_bits", s.activation_bits);
   f.Need("boundary_bits", s.boundary_bits);
   f.Need("quantize_attention", s.quantize_attention);
+  f.Get("stage_bits", s.stage_bits);
   f.Need("scheduler", s.scheduler);
   f.Need("steps", s.steps);
   f.Need("eta", s.eta);
@@ -231,6 +233,9 @@ Result<QuantSpec> ResolveSpec(const QuantRequest& r, const std::filesystem::path
   if (s.quantize_attention && s.activation_bits == 32)
     return InvalidArgument(
         "quantize_attention: got true with activation_bits 32, want activation_bits of at most 8");
+  s.stage_bits = r.stage_bits.value_or(s.stage_bits);
+  if (s.stage_bits != 8 && s.stage_bits != 32)
+    return InvalidArgument("stage_bits: got ", s.stage_bits, ", want 8 or 32");
   s.seed = r.seed.value_or(s.seed);
   s.max_iterations = r.max_iterations.value_or(250);
   TEMPERA_TRY(CheckRange("max_iterations", s.max_iterations, 0, 1000000));
@@ -255,6 +260,10 @@ Result<QuantSpec> ResolveSpec(const QuantRequest& r, const std::filesystem::path
 
   // What only the model can tell.
   TEMPERA_ASSIGN(const ModelFolder folder, OpenModelFolder(model_folder));
+  if (s.stage_bits == 8 && std::none_of(folder.stages.begin(), folder.stages.end(),
+                                        [](const ModelPart& part) { return part.has_layers(); }))
+    return InvalidArgument("stage_bits: got 8, but a ", folder.pipeline->class_name,
+                           " has neither text encoder nor first stage, want 32");
   nn::Params params(folder.network.weights, at::kCPU);
   TEMPERA_ASSIGN(const std::unique_ptr<Denoiser> network,
                  BuildDenoiser(folder.network.config, folder.network.label, params));

@@ -24,6 +24,9 @@ struct QuantSpec {
   int activation_bits = 8;          // 4, 5, 6, 8; 32 keeps activations in float
   int boundary_bits = 0;            // conv_in, conv_out, first time linear: 0 float, 8
   bool quantize_attention = false;  // attention operands (QK^T and PV) at activation_bits
+  // Layers of text encoders and first stage: 8 by min-max, each row of an input on its own range; 32 leaves
+  // them as they are.
+  int stage_bits = 32;
   std::vector<SlotOverride> overrides;
 
   std::string scheduler;  // a row of the scheduler table
@@ -59,8 +62,8 @@ struct QuantSpec {
 // QuantSpec; errors begin with the field's name.
 struct QuantRequest {
   std::optional<std::string> method, scheduler, spacing, temporal_strategy;
-  std::optional<int> weight_bits, activation_bits, boundary_bits, steps, samples_per_step, max_iterations,
-      batch, evaluation_pictures;
+  std::optional<int> weight_bits, activation_bits, boundary_bits, stage_bits, steps, samples_per_step,
+      max_iterations, batch, evaluation_pictures;
   std::optional<bool> quantize_attention, keep_time_layers;
   Json scheduler_options;
   std::optional<double> eta, guidance;

@@ -46,6 +46,7 @@ void Visit(V& v, Like<CalibrationFacts> auto& x) {
   v("temporal_strategy", x.temporal_strategy);
   v("boundary_bits", x.boundary_bits);
   v("quantize_attention", x.quantize_attention);
+  v("stage_bits", x.stage_bits);
 }
 template <typename V>
 void Visit(V& v, Like<PicturePair> auto& x) {
@@ -129,6 +130,15 @@ void Visit(V& v, Like<ByteFacts> auto& x) {
   v("reference", x.reference);
 }
 template <typename V>
+void Visit(V& v, Like<PartResult> auto& x) {
+  v("name", x.name);
+  v("full_precision_bytes", x.full_precision_bytes);
+  v("bytes", x.bytes);
+  v("output_error", x.output_error);
+  v("psnr", x.psnr);
+  v("encoder_error", x.encoder_error);
+}
+template <typename V>
 void Visit(V& v, Like<SampleOfMethod> auto& x) {
   v("picture", x.picture);
   v("difference", x.difference);
@@ -158,6 +168,7 @@ void Visit(V& v, Like<Evaluation> auto& x) {
   v("layers", x.layers);
   v("temporal_features", x.temporal_features);
   v("bytes", x.bytes);
+  v("parts", x.parts);
   v("samples", x.samples);
 }
 
@@ -197,6 +208,12 @@ class Checker {
          {b.full_precision, b.codes, b.scales, b.floats, b.tables, b.cache, b.reference})
       Want(bytes >= 0 && bytes <= kMostBytes, "bytes", Cat("has a count out of range, got ", bytes));
     Want(b.full_precision >= 1, "bytes.full_precision", "is below 1");
+    std::vector<std::string> parts;
+    for (size_t i = 0; i < e_.parts.size(); ++i) {
+      parts.push_back(e_.parts[i].name);
+      CheckPart(e_.parts[i], Cat("parts[", i, "]"));
+    }
+    CheckUnique(parts, "parts");
     CheckSamples(e_.samples);
     return status_;
   }
@@ -273,6 +290,15 @@ class Checker {
          "has a negative ratio");
     Want(layer.clipping_ratio.value_or(0) >= 0 && layer.clipping_ratio.value_or(0) <= 1,
          Cat(path, ".clipping_ratio"), "is out of range, want 0 to 1");
+  }
+  void CheckPart(const PartResult& part, const std::string& path) {
+    Want(!part.name.empty(), Cat(path, ".name"), "is empty");
+    for (const int64_t bytes : {part.full_precision_bytes, part.bytes})
+      Want(bytes >= 1 && bytes <= kMostBytes, path, Cat("has a count of bytes out of range, got ", bytes));
+    Want(part.output_error.value_or(0) >= 0 && part.encoder_error.value_or(0) >= 0, path,
+         "has a negative ratio");
+    Want(part.psnr.value_or(0) >= 0 && part.psnr.value_or(0) <= kPsnrCapDb, Cat(path, ".psnr"),
+         "is out of range");
   }
   void CheckFeatures(const FeatureMap& map) {
     const std::string path = "temporal_features";

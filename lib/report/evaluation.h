@@ -44,6 +44,7 @@ struct CalibrationFacts {
   std::string temporal_strategy;     // "reconstruct", "cache", "select"
   int boundary_bits = 0;             // first and last layers: 0 float, 8
   bool quantize_attention = false;   // attention operands
+  int stage_bits = 32;               // layers of text encoders and first stage: 32 float, 8
 };
 
 // One pair of pictures: the same seed and class painted in full precision and by each method.
@@ -140,6 +141,18 @@ struct ByteFacts {
   int64_t served() const { return codes + scales + floats + tables + cache; }
 };
 
+// A text encoder or first stage whose layers are in 8 bits.
+struct PartResult {
+  std::string name;                  // its sub-folder: "text_encoder", "vae"
+  int64_t full_precision_bytes = 0;  // of its tensors in the model's folder
+  int64_t bytes = 0;                 // of its tensors in the artifact
+  // Ratio of the hidden states of calibration's prompts, or of the pictures decoded from the latents of the
+  // first pairs; unset: no pictures were painted.
+  std::optional<double> output_error;
+  std::optional<double> psnr;           // of those pictures, dB; unset for a text encoder
+  std::optional<double> encoder_error;  // ratio of the latents that its encoder makes of those pictures
+};
+
 // Pictures that the report shows. Files are named from the artifact's folder: "pictures/...", PNG.
 struct SampleOfMethod {
   std::string picture;
@@ -168,6 +181,7 @@ struct Evaluation {
   std::vector<LayerResult> layers;
   FeatureMap temporal_features;
   ByteFacts bytes;
+  std::vector<PartResult> parts;  // in 8 bits; empty: they are as in the model's folder
   SampleFacts samples;
 };
 

@@ -144,6 +144,7 @@ std::string Page(const Input& in) {
   add("features", "Temporal features", FeaturesPart(in));
   add("size", "Size and speed", SizePart(in));
   add("layers", "Layers", LayersPart(in));
+  add("parts", "Other parts", PartsPart(in));
   add("calibration", "Calibration", CalibrationPart(in));
   add("environment", "Environment", EnvironmentPart(in));
   add("glossary", "Glossary", GlossaryPart(in));

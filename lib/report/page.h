@@ -38,6 +38,7 @@ Html MethodsPart(const Input& in);
 Html TimePart(const Input& in);      // error over timesteps
 Html FeaturesPart(const Input& in);  // step x temporal feature
 Html LayersPart(const Input& in);
+Html PartsPart(const Input& in);  // text encoders and first stage
 Html SizePart(const Input& in);
 Html CalibrationPart(const Input& in);
 Html EnvironmentPart(const Input& in);

@@ -168,6 +168,34 @@ Html LayersPart(const Input& in) {
   return h("<div class=\"tall\">", Scroll("Layers", table), "</div>\n</section>\n");
 }
 
+Html PartsPart(const Input& in) {
+  if (in.e.parts.empty()) return Html();
+  Html lead;
+  lead("Text encoders and first stage, their layers in ", BitsText(in.e.calibration.stage_bits),
+       ": a scale for each output channel of a weight, and for each row of an input. Output error is that of "
+       "what a text encoder says of calibration's prompts, and of the pictures that a first stage decodes "
+       "from "
+       "the latents of the first pairs; encoding error is that of the latents that it makes of those "
+       "pictures.");
+  Html h = Head("parts", "Other parts", lead);
+  Html table = TableHead(Html(), {{"part"},
+                                  {"original, bytes", Column::kNumber},
+                                  {"quantized, bytes", Column::kNumber},
+                                  {"share", Column::kNumber},
+                                  {"output error, %", Column::kNumber},
+                                  {"PSNR, dB", Column::kNumber},
+                                  {"encoding error, %", Column::kNumber}});
+  for (const PartResult& p : in.e.parts)
+    table("<tr><th scope=\"row\">", p.name, "</th><td class=\"n\">", Count(p.full_precision_bytes),
+          "</td><td class=\"n\">", Count(p.bytes), "</td><td class=\"n\">",
+          Percent(static_cast<double>(p.bytes) / static_cast<double>(p.full_precision_bytes)),
+          "</td><td class=\"n\">", PercentFigure(p.output_error), "</td><td class=\"n\">",
+          p.psnr.has_value() ? Fixed(*p.psnr, 2) : std::string(kNone), "</td><td class=\"n\">",
+          PercentFigure(p.encoder_error), "</td></tr>\n");
+  table("</tbody></table>");
+  return h(Scroll("Other parts", table), "</section>\n");
+}
+
 Html CalibrationPart(const Input& in) {
   const CalibrationFacts& c = in.e.calibration;
   const ScheduleFacts& s = in.e.schedule;
@@ -192,6 +220,7 @@ Html CalibrationPart(const Input& in) {
   Fact(h, "temporal strategy", c.temporal_strategy);
   Fact(h, "first and last layers", BitsText(c.boundary_bits));
   Fact(h, "attention products", c.quantize_attention ? "quantized" : "float");
+  Fact(h, "text encoders, first stage", BitsText(c.stage_bits));
   h("</dl>\n<details><summary>All ",
     Plural(static_cast<int64_t>(s.timesteps.size()), "timestep", "timesteps"),
     "</summary><p class=\"taus\">");

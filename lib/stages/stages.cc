@@ -3,7 +3,10 @@
 #include <ATen/Functions.h>
 
 #include <algorithm>
+#include <set>
 
+#include "kernels/kernels.h"
+#include "nn/slot_io.h"
 #include "schedulers/scheduler.h"
 #include "stages/guidance.h"
 
@@ -16,9 +19,42 @@ constexpr int64_t kWholeLatent = 128 * 128;
 // A context of so many chunks costs each step about as much as the pixels of a small picture.
 constexpr size_t kMostChunks = 8;
 
+// Layers of a source whose codes stand there instead of their weight; `params` then looks for none.
+std::set<std::string> CodedLayers(nn::Params& params) {
+  constexpr std::string_view kWeight = ".weight", kCodes = ".weight.codes";
+  std::set<std::string> layers;
+  for (const auto& [name, view] : params.source()->tensors()) {
+    if (!name.ends_with(kCodes)) continue;
+    const std::string layer = name.substr(0, name.size() - kCodes.size());
+    for (const char* tensor : {"codes", "scale", "zero"}) params.MarkUsed(Cat(layer, ".weight.", tensor));
+    layers.insert(layer);
+  }
+  params.SetAbsent([layers, kWeight](const std::string& name) {
+    return name.ends_with(kWeight) && layers.contains(name.substr(0, name.size() - kWeight.size()));
+  });
+  return layers;
+}
+
+Status RunOnCodes(Network& network, const std::set<std::string>& layers, const ModelPart& part) {
+  return nn::TorchEdge(part.name, [&]() -> Status {
+    const nn::TensorFinder find = nn::FinderOf(part.weights);
+    for (const std::string& layer : layers) {
+      nn::Slot* slot = network.FindSlot(layer);
+      if (slot == nullptr || slot->role == nn::Role::kMatmul || slot->k() > kernels::kMostColumns)
+        return DataLoss(part.name, ": tensor ", layer, ".weight.codes: is of no layer that runs in integers");
+      slot->weight_bits = slot->activation_bits = 8;
+      slot->dynamic = true;
+      if (const Status read = nn::ImportWeights(*slot, find); !read.ok()) return Annotate(read, part.name);
+      nn::Pack(*slot);
+    }
+    return OkStatus();
+  });
+}
+
 }  // namespace
 
-Result<std::unique_ptr<Stages>> Stages::Open(const ModelFolder& folder, const DenoiserInfo& network) {
+Result<std::unique_ptr<Stages>> Stages::Open(const ModelFolder& folder, const DenoiserInfo& network,
+                                             int bits) {
   std::unique_ptr<Stages> s(new Stages());
   s->kind_ = folder.pipeline->kind;
   s->latent_channels_ = network.in_channels;
@@ -27,8 +63,11 @@ Result<std::unique_ptr<Stages>> Stages::Open(const ModelFolder& folder, const De
   const std::string& label = folder.network.label;
   for (const ModelPart& part : folder.stages) {
     nn::Params params(part.weights, at::kCPU);
-    if (part.name == "vae" || part.name == "vqvae") {
+    std::set<std::string> coded;
+    if (bits == 8 && part.has_layers()) coded = CodedLayers(params);
+    if (part.is_first_stage()) {
       TEMPERA_ASSIGN(s->first_stage_, BuildAutoencoder(part.config, part.label, params));
+      TEMPERA_TRY(RunOnCodes(*s->first_stage_, coded, part));
       const int64_t channels = s->first_stage_->info().latent_channels;
       s->latent_channels_ = channels;
       if (folder.pipeline->repaints && network.in_channels == 2 * channels + 1)
@@ -54,6 +93,7 @@ Result<std::unique_ptr<Stages>> Stages::Open(const ModelFolder& folder, const De
     } else {
       Encoder encoder{.name = part.name, .tokenizer = nullptr, .network = nullptr};
       TEMPERA_ASSIGN(encoder.network, BuildTextEncoder(part.config, part.label, params));
+      TEMPERA_TRY(RunOnCodes(*encoder.network, coded, part));
       const std::string tokenizer = "tokenizer" + part.name.substr(std::string("text_encoder").size());
       TEMPERA_ASSIGN(encoder.tokenizer, ClipTokenizer::Open(folder.path / tokenizer, tokenizer));
       const TextEncoderInfo& info = encoder.network->info();
@@ -237,6 +277,21 @@ Result<Conditions> Stages::Encode(const Wish& wish) const {
       c.on.label = at::tensor({*wish.class_label}, at::kLong);
     }
     return c;
+  });
+}
+
+Result<std::map<std::string, at::Tensor>> Stages::HiddenStates(const std::string& prompt) const {
+  return nn::TorchEdge("prompt", [&]() -> Result<std::map<std::string, at::Tensor>> {
+    const at::NoGradGuard guard;
+    TEMPERA_ASSIGN(const Text text, EncodeText(Prompts(prompt, {}), "prompt", 0, 0));
+    std::map<std::string, at::Tensor> hidden;
+    int64_t begin = 0;
+    for (const Encoder& e : encoders_) {
+      const int64_t width = e.network->info().width;
+      hidden[e.name] = text.hidden.narrow(-1, begin, width);
+      begin += width;
+    }
+    return hidden;
   });
 }
 

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -27,9 +28,11 @@ struct Conditions {
 
 class Stages {
  public:
-  // Loads what `folder` has beside its network, and checks that it fits the network. InvalidArgument names
-  // part and field.
-  static Result<std::unique_ptr<Stages>> Open(const ModelFolder& folder, const DenoiserInfo& network);
+  // Loads what `folder` has beside its network, and checks that it fits the network. `bits`: 32, or 8 where
+  // codes may stand instead of a layer's weight (quant/stage_codes.h); such a layer runs in integers, on the
+  // range of each row of its input. InvalidArgument names part and field, DataLoss wrong codes.
+  static Result<std::unique_ptr<Stages>> Open(const ModelFolder& folder, const DenoiserInfo& network,
+                                              int bits = 32);
 
   bool takes_prompt() const { return !encoders_.empty(); }
   int64_t classes() const;  // 0: takes no class
@@ -39,6 +42,10 @@ class Stages {
   // What a network for inpainting sees beside the sample: the mask and the latent of what it leaves; else 0.
   int64_t beside_channels() const { return beside_channels_; }
   int64_t image_channels() const;
+  // Whether there is a first stage that encodes pictures such as it decodes.
+  bool reads_pictures() const {
+    return first_stage_ && first_stage_->info().input_channels == first_stage_->info().image_channels;
+  }
   // Resident bytes of all parts.
   int64_t bytes() const;
 
@@ -46,6 +53,8 @@ class Stages {
   // network. Errors begin with the field of the request.
   Result<std::vector<std::string>> Check(const Wish& wish) const;
   Result<Conditions> Encode(const Wish& wish) const;
+  // What each text encoder, by its name, makes of a prompt for the denoiser: [1, T, D].
+  Result<std::map<std::string, at::Tensor>> HiddenStates(const std::string& prompt) const;
   // latent: [B, C, h, w], as the sampler leaves it -> [B, C', H, W], about -1 to 1.
   at::Tensor Decode(const at::Tensor& latent) const;
   // About the same for the price of one small product: a linear map of each position to a colour, [B, C', h,
@@ -53,7 +62,7 @@ class Stages {
   // latent.
   at::Tensor Project(const at::Tensor& latent) const;
   // image: [1, C', H, W], -1 to 1; noise: of the latent's shape, for the spread that the first stage sees ->
-  // [1, C, h, w] as the sampler sees it. REQUIRES: a first stage.
+  // [1, C, h, w] as the sampler sees it. REQUIRES: reads_pictures.
   at::Tensor EncodeImage(const at::Tensor& image, const at::Tensor& noise) const;
   // What a network for inpainting sees beside the sample, [1, beside_channels, h, w]: the mask and the latent
   // of what it leaves. image, mask: [1, C', H, W], [1, 1, H, W] of 0 and 1; undefined: everything is painted

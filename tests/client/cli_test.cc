@@ -158,6 +158,8 @@ TEST_F(Cli, QuantizeSendsWhatWasTypedAndNothingElse) {
                   "--boundary-bits",
                   "8",
                   "--quantize-attention",
+                  "--stage-bits",
+                  "8",
                   "--override",
                   "conv_in=8",
                   "--override",
@@ -208,6 +210,7 @@ TEST_F(Cli, QuantizeSendsWhatWasTypedAndNothingElse) {
   s.set_activation_bits(32);
   s.set_boundary_bits(8);
   s.set_quantize_attention(true);
+  s.set_stage_bits(8);
   s.add_overrides()->set_slot("conv_in");
   s.mutable_overrides(0)->set_weight_bits(8);
   s.add_overrides()->set_slot("mid.a");

@@ -8,6 +8,7 @@
 #include "base/files.h"
 #include "golden/wide_folder.h"
 #include "pipeline/engine.h"
+#include "report/evaluation.h"
 #include "worker/quantize_job.h"
 
 namespace tempera {
@@ -114,6 +115,72 @@ TEST_F(PipelineJob, StableDiffusionIsServedFromItsCache) {
   const Picture tall = Paint(*engine, request).picture;
   EXPECT_EQ(tall.height, 48);
   EXPECT_EQ(tall.width, 32);
+}
+
+TEST_F(PipelineJob, PartsAroundTheDenoiserInEightBits) {
+  QuantRequest quantize = Small();
+  quantize.stage_bits = 8;
+  const auto two = Run(quantize, "sd1", "a", 2), one = Run(quantize, "sd1", "b", 1);
+  ASSERT_TRUE(two.ok()) << two.status();
+  ASSERT_TRUE(one.ok()) << one.status();
+  EXPECT_EQ(two->artifact_id, one->artifact_id);
+  const auto engine = Load(*two);
+  ASSERT_NE(engine, nullptr);
+  const auto full = Engine::LoadModel(kScope, Model("sd1"));
+  ASSERT_TRUE(full.ok()) << full.status();
+  EXPECT_LT(engine->info().stage_bytes, (*full)->info().stage_bytes);
+  const auto manifest = VerifyArtifact(kScope, two->folder, two->artifact_id);
+  ASSERT_TRUE(manifest.ok()) << manifest.status();
+  EXPECT_EQ(manifest->spec["stage_bits"], 8);
+  for (const std::string file :
+       {"text_encoder/model.safetensors", "vae/diffusion_pytorch_model.safetensors"}) {
+    EXPECT_EQ(manifest->files.count(file), 1u) << file;
+    EXPECT_LT(fs::file_size(two->folder / file), fs::file_size(Model("sd1") / file)) << file;
+  }
+
+  const auto text = ReadFile(two->folder / kEvaluationFile, kEvaluationFile);
+  ASSERT_TRUE(text.ok()) << text.status();
+  const auto json = ParseJson(*text, kEvaluationFile);
+  const auto evaluation = EvaluationFromJson(*json, kEvaluationFile);
+  ASSERT_TRUE(evaluation.ok()) << evaluation.status();
+  EXPECT_EQ(evaluation->calibration.stage_bits, 8);
+  ASSERT_EQ(evaluation->parts.size(), 2u);
+  for (const PartResult& part : evaluation->parts) {
+    EXPECT_LT(part.bytes, part.full_precision_bytes) << part.name;
+    ASSERT_TRUE(part.output_error.has_value()) << part.name;
+    EXPECT_GT(*part.output_error, 0) << part.name;
+    EXPECT_LT(*part.output_error, kFeatureError) << part.name;
+    const bool first_stage = part.name == "vae";
+    EXPECT_EQ(part.psnr.has_value(), first_stage);
+    EXPECT_EQ(part.encoder_error.has_value(), first_stage);
+    // |picture| <= 1 and the ratio above: at least 10 log10(4 / kFeatureError^2).
+    if (first_stage) {
+      EXPECT_GT(*part.psnr, 26);
+      EXPECT_LT(*part.encoder_error, kFeatureError);
+    }
+  }
+  const auto page = ReadFile(two->folder / kReportHtmlFile, kReportHtmlFile);
+  ASSERT_TRUE(page.ok()) << page.status();
+  EXPECT_NE(page->find("<th scope=\"row\">text_encoder</th>"), std::string::npos);
+
+  // Painted through both of them, from noise and from a picture.
+  GenerationRequest request;
+  request.prompt = "a cat on a bench";
+  request.seed = 3;
+  const GenerationResult painted = Paint(*engine, request);
+  EXPECT_EQ(painted.latent_sha256, Paint(*engine, request).latent_sha256);
+  request.init_image = std::make_shared<Picture>(painted.picture);
+  request.strength = 0.5;
+  EXPECT_EQ(Paint(*engine, request).steps.size(), 2u);
+
+  const auto refused = [](int bits, const fs::path& model) {
+    QuantRequest r = Small();
+    r.stage_bits = bits;
+    return std::string(ResolveSpec(r, model).status().message());
+  };
+  EXPECT_EQ(refused(4, Model("sd1")), "stage_bits: got 4, want 8 or 32");
+  EXPECT_EQ(refused(8, fs::absolute("golden/unet/ddpm")),
+            "stage_bits: got 8, but a DDPMPipeline has neither text encoder nor first stage, want 32");
 }
 
 TEST_F(PipelineJob, StableDiffusionXlMakesFeaturesOfEachRequest) {

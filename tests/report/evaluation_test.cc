@@ -15,7 +15,8 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-const example::Shape kSmall = {.steps = 4, .features = 3, .layers = 5, .samples = 2, .side = 12};
+const example::Shape kSmall = {
+    .steps = 4, .features = 3, .layers = 5, .samples = 2, .side = 12, .parts = true};
 
 // Every way to take one key away from an object somewhere below `json`, or to add one: calls `found` with the
 // changed document and the key's name.
@@ -153,6 +154,10 @@ TEST(Evaluation, RefusesWrongValues) {
       {"/temporal_features/strategy/0", Json::array(), "strategy has a wrong length, got 0, want 3"},
       {"/temporal_features/cache_error/1", {1, 2}, "cache_error has a wrong length, got 2, want 3"},
       {"/temporal_features/features/0/group", "side", "not in groups, got \"side\""},
+      {"/parts/0/bytes", 0, "parts[0] has a count of bytes out of range, got 0"},
+      {"/parts/1/output_error", -1, "parts[1] has a negative ratio"},
+      {"/parts/1/psnr", 100, "parts[1].psnr is out of range"},
+      {"/parts/1/name", "text_encoder", "parts has \"text_encoder\" twice"},
       {"/bytes/codes", -5, "bytes has a count out of range, got -5"},
       {"/bytes/codes", INT64_MAX, "bytes has a count out of range"},
       {"/bytes/full_precision", 0, "bytes.full_precision is below 1"},

@@ -107,7 +107,8 @@ Evaluation MakeEvaluation(const Shape& shape) {
                    .batch = 32,
                    .temporal_strategy = "select",
                    .boundary_bits = 0,
-                   .quantize_attention = false};
+                   .quantize_attention = false,
+                   .stage_bits = shape.parts ? 8 : 32};
   const int pairs = shape.painted ? std::max(64, shape.samples) : 0;
   for (int i = 0; i < pairs; ++i) e.pairs.push_back({static_cast<uint64_t>(1000 + i), i % 10});
   e.groups = {"down", "mid", "up"};
@@ -179,6 +180,9 @@ Evaluation MakeEvaluation(const Shape& shape) {
              .tables = 26'400,
              .cache = 92'160,
              .reference = 184'320};
+  if (shape.parts)
+    e.parts = {{"text_encoder", 492'265'472, 237'453'312, 0.0123, {}, {}},
+               {"vae", 334'614'380, 84'401'232, 0.0087, 44.31, 0.0102}};
   e.samples.amplification = 8;
   for (int i = 0; i < (shape.painted ? shape.samples : 0); ++i) {
     Sample row{.pair = i, .full_precision = Cat("pictures/", i, "-original.png"), .methods = {}};

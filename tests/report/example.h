@@ -17,6 +17,7 @@ struct Shape {
   int channels = 1;      // 1 or 3
   bool compared = true;  // minmax and brecq beside tfmq
   bool painted = true;   // false: no pictures at all
+  bool parts = false;    // text encoder and first stage in 8 bits
 };
 
 Evaluation MakeEvaluation(const Shape& shape);

@@ -206,6 +206,17 @@ TEST(Report, TakesAModelWithoutClassesAndAMethodWithoutCache) {
   EXPECT_THAT(html, Not(HasSubstr("as fast a step")));  // nothing was measured
 }
 
+TEST(Report, ShowsPartsInEightBits) {
+  example::Shape shape = {.steps = 3, .features = 2, .layers = 2, .samples = 1};
+  EXPECT_THAT(Build(shape).html, Not(HasSubstr("id=\"parts\"")));
+  shape.parts = true;
+  const std::string html = Build(shape).html;
+  EXPECT_THAT(html, HasSubstr("href=\"#parts\""));
+  EXPECT_THAT(html, HasSubstr("<th scope=\"row\">vae</th>"));
+  EXPECT_THAT(html, HasSubstr("44.31"));
+  EXPECT_EQ(Unbalanced(html), "");
+}
+
 TEST(Report, SaysWhatIsWrongWithAPicture) {
   const example::Shape shape = {.steps = 3, .features = 2, .layers = 3, .samples = 1};
   const Evaluation e = example::MakeEvaluation(shape);

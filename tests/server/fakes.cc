@@ -94,6 +94,7 @@ Json SpecJson(const QuantSpec& s) {
   return {{"method", s.method},
           {"weight_bits", s.weight_bits},
           {"activation_bits", s.activation_bits},
+          {"stage_bits", s.stage_bits},
           {"scheduler", s.scheduler},
           {"steps", s.steps},
           {"eta", s.eta},
@@ -106,6 +107,7 @@ Result<QuantSpec> ParseSpecJson(const Json& json, const std::string& label) {
   f.Need("method", s.method);
   f.Need("weight_bits", s.weight_bits);
   f.Need("activation_bits", s.activation_bits);
+  f.Need("stage_bits", s.stage_bits);
   f.Need("scheduler", s.scheduler);
   f.Need("steps", s.steps);
   f.Need("eta", s.eta);
@@ -133,6 +135,7 @@ Result<QuantSpec> ResolveFake(const QuantRequest& r, const fs::path& folder) {
   if (s.weight_bits != 4 && s.weight_bits != 8)
     return InvalidArgument("weight_bits: got ", s.weight_bits, ", want 4 or 8");
   s.activation_bits = r.activation_bits.value_or(8);
+  s.stage_bits = r.stage_bits.value_or(32);
   s.scheduler = r.scheduler.value_or("ddim");
   s.steps = r.steps.value_or(5);
   if (s.steps < 1 || s.steps > 1000) return InvalidArgument("steps: got ", s.steps, ", want 1 to 1000");

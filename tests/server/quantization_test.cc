@@ -75,6 +75,7 @@ TEST_F(Quantize, RunsToAnArtifactThatPaints) {
   const v1::QuantizeJob submitted = JobOf(*operation);
   EXPECT_EQ(submitted.spec().method(), "tfmq");
   EXPECT_EQ(submitted.spec().weight_bits(), 4);
+  EXPECT_EQ(submitted.spec().stage_bits(), 32);
   EXPECT_EQ(submitted.model(), server_->model("classes"));
   EXPECT_EQ(submitted.operation(), operation->name());
 
@@ -104,11 +105,13 @@ TEST_F(Quantize, ValidateOnlyStoresNothing) {
   v1::QuantizeRequest request = Request();
   request.set_validate_only(true);
   request.mutable_spec()->set_weight_bits(8);
+  request.mutable_spec()->set_stage_bits(8);
   const auto operation = Submit(request);
   ASSERT_TRUE(operation.ok()) << operation.status();
   EXPECT_TRUE(operation->done());
   EXPECT_EQ(operation->name(), "");
   EXPECT_EQ(JobOf(*operation).spec().weight_bits(), 8);
+  EXPECT_EQ(JobOf(*operation).spec().stage_bits(), 8);
   EXPECT_EQ(JobOf(*operation).state(), v1::QuantizeJob::STATE_UNSPECIFIED);
   const auto list = Call(*stub_, &Stub::ListQuantizeJobs, v1::ListQuantizeJobsRequest());
   ASSERT_TRUE(list.ok());
