@@ -258,7 +258,7 @@ Result<Manifest> DescribeArtifact(const Job& job, const QuantSpec& spec, const Q
                       .temporal_bits = cached ? spec.activation_bits : 0,
                       .guidance = q.quantizer->network().info().guidance_width > 0 ? spec.guidance : 0,
                       .dropped_parameters = {}};
-  if (q.quantizer->time_layers_dropped()) model.dropped_parameters = q.quantizer->trace().parameters;
+  model.dropped_parameters = q.quantizer->DroppedParameters();
   m.model = model.ToJson();
   m.slots = SlotTable(q.quantizer->network());
   m.libraries = {{"tool", kToolVersion}, {"torch", TORCH_VERSION}};

@@ -57,6 +57,10 @@ class Denoiser : public Network {
   const std::vector<nn::Slot*>& temporal_slots() const { return temporal_slots_; }
   // The other layers of the time path, in execution order.
   const std::vector<nn::Slot*>& temporal_trunk() const { return temporal_trunk_; }
+  // Where time depends on the prompt: what of it follows from tau alone, before the prompt joins, [B, E], and
+  // the layers of the trunk that make it. Undefined and empty elsewhere.
+  virtual at::Tensor OfTau(nn::ForwardContext&) const { return {}; }
+  const std::vector<nn::Slot*>& tau_slots() const { return tau_slots_; }
 
  protected:
   // After the units are listed: when each value is last read.
@@ -64,7 +68,7 @@ class Denoiser : public Network {
 
   DenoiserInfo info_;
   std::vector<Unit> units_;
-  std::vector<nn::Slot*> temporal_slots_, temporal_trunk_;
+  std::vector<nn::Slot*> temporal_slots_, temporal_trunk_, tau_slots_;
 
  private:
   std::vector<int> last_use_;

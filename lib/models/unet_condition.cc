@@ -23,6 +23,9 @@ constexpr double kTransformerNormEps = 1e-6;
 class UnetCondition final : public TimedUnet {
  public:
   UnetCondition(UnetConditionConfig config, const std::string& label, nn::Params& params);
+  at::Tensor OfTau(ForwardContext& ctx) const override {
+    return tau_slots_.empty() ? at::Tensor() : EmbedTau(ctx);
+  }
 
  private:
   struct Skip {
@@ -142,6 +145,7 @@ void UnetCondition::AddTime(Assembly& a) {
     added1_ =
         linear("add_embedding.linear_1", Role::kTimeFirst, c_.projection_class_embeddings_input_dim, width);
     added2_ = linear("add_embedding.linear_2", Role::kTime, width, width);
+    if (guidance_ == nullptr) tau_slots_ = {time1_, time2_};
   }
   if (c_.encoder_hid_dim) {
     context_weight_ = params.Take("encoder_hid_proj.weight", {c_.cross_attention_dim[0], *c_.encoder_hid_dim},

@@ -86,9 +86,15 @@ Result<NetworkEngine::Features> NetworkEngine::FeaturesFor(const CallScope& scop
   }
   for (int64_t row = 0; row < conditions.rows; ++row) f.condition.push_back(row);
   own.resize(f.condition.size(), 0);
+  at::Tensor of_tau = of_tau_;
+  if (of_tau.defined() && !f.places.empty()) {
+    of_tau = TauPart(*reference_layers_, timesteps);
+    for (size_t k = 0; k < f.places.size(); ++k)
+      if (f.places[k].own >= 0) of_tau[static_cast<int64_t>(k)].copy_(of_tau_[f.places[k].own]);
+  }
   // All steps in one product for each layer.
-  const auto computed = [&](const Denoiser& layers) {
-    return ComputeFeatures(scope, layers, timesteps, conditions.on, nullptr, f.places);
+  const auto computed = [&](const Denoiser& layers, const at::Tensor& tau = {}) {
+    return ComputeFeatures(scope, layers, timesteps, conditions.on, nullptr, f.places, tau);
   };
   f.reference = nullptr;
   if (reference_layers_) {
@@ -102,7 +108,7 @@ Result<NetworkEngine::Features> NetworkEngine::FeaturesFor(const CallScope& scop
     if (f.own_reference && !features_of_request_) {
       features = *f.own_reference;
     } else {
-      TEMPERA_ASSIGN(features, computed(*network_));
+      TEMPERA_ASSIGN(features, computed(*network_, of_tau));
     }
     temporal_macs_ += features.multiplications;
     f.own_cache = fresh ? BuildCache(features, temporal_bits_, CacheRounding::kMinMax)

@@ -137,7 +137,15 @@ Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope,
     engine->features_of_request_ = model.temporal_bits > 0 && network.info().added_width > 0;
     engine->temporal_bits_ = model.temporal_bits;
     engine->features_guidance_ = model.guidance;
-    if (engine->features_of_request_) return OkStatus();
+    if (engine->features_of_request_) {
+      if (!dropped.empty()) {
+        TEMPERA_ASSIGN(engine->of_tau_, nn::FinderOf(tables)("of_tau"));
+        if (engine->of_tau_.dim() != 2 || engine->of_tau_.size(0) != steps)
+          return DataLoss("tensor of_tau: wrong shape, got ", engine->of_tau_.sizes(), ", want ", steps,
+                          " rows");
+      }
+      return OkStatus();
+    }
     if (model.temporal_bits > 0) {
       TEMPERA_ASSIGN(engine->cache_, ImportCache(network, model.temporal_bits, steps, nn::FinderOf(tables)));
     } else {

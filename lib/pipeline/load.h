@@ -25,7 +25,7 @@ struct ArtifactModel {
   int stage_bits = 32;           // of the layers of text encoders and first stage: 32 or 8
   int temporal_bits = 0;         // of the feature cache; 0: the method keeps none
   double guidance = 0;           // scale that temporal features hold, where they depend on it; else 0
-  std::vector<std::string> dropped_parameters;  // time layers that the full cache made needless
+  std::vector<std::string> dropped_parameters;  // of time layers that the cache made needless
   Json ToJson() const;
   static Result<ArtifactModel> FromJson(const Json& json);
 };

@@ -29,6 +29,7 @@ class NetworkEngine final : public Engine {
   bool features_of_request_ = false;
   int temporal_bits_ = 0;
   double features_guidance_ = 0;  // scale that the features hold, where they depend on it; else 0
+  at::Tensor of_tau_;  // [K, E] where only what the prompt changes of time is made for each request
   bool metric_ = false;
   std::unique_ptr<Denoiser> reference_layers_;  // full-precision time layers, where the artifact has them
   std::vector<std::string> group_of_feature_;

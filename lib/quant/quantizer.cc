@@ -54,6 +54,11 @@ Result<std::unique_ptr<Quantizer>> Quantizer::Create(const CallScope& scope, con
     // layer.
     for (const auto* slots : {&q->trace_.trunk, &q->trace_.features})
       for (nn::Slot* slot : *slots) slot->dynamic = q->method_.temporal_apart && slot->activation_bits > 0;
+    if (q->method_.temporal_apart)
+      for (nn::Slot* slot : q->network_->tau_slots()) {
+        slot->weight_bits = slot->activation_bits = 0;
+        slot->dynamic = false;
+      }
   } else if (q->network_->info().guidance_width > 0) {
     q->conditions_.guidance = q->plan_.on.guidance.narrow(0, 0, 1);
   }
@@ -504,18 +509,28 @@ Result<FeatureTable> Quantizer::UsedFeatures(const CallScope& scope) {
   return ComputeFeatures(scope, *network_, scheduler_->timesteps(), conditions_, &lanes_);
 }
 
+std::vector<std::string> Quantizer::DroppedParameters() const {
+  if (time_layers_dropped()) return trace_.parameters;
+  std::vector<std::string> names;
+  if (method_.temporal_apart && trace_.temporal_class == TemporalClass::kC)
+    for (const nn::Slot* slot : network_->tau_slots())
+      for (const char* of : {".weight", ".bias"})
+        if (network_->parameters().contains(slot->name + of)) names.push_back(slot->name + of);
+  return names;
+}
+
 nn::TensorMap Quantizer::ArtifactWeights() const {
   nn::TensorMap out;
-  const std::set<std::string> temporal(trace_.parameters.begin(), trace_.parameters.end());
+  const std::vector<std::string> names = DroppedParameters();
+  const std::set<std::string> dropped(names.begin(), names.end());
   std::set<std::string> quantized;
   for (const nn::Slot& slot : network_->slots()) {
     if (slot.weight_bits == 0) continue;
     quantized.insert(slot.name + ".weight");
-    if (!(time_layers_dropped() && temporal.contains(slot.name + ".weight"))) nn::ExportWeights(slot, out);
+    if (!dropped.contains(slot.name + ".weight")) nn::ExportWeights(slot, out);
   }
   for (const auto& [name, tensor] : network_->parameters())
-    if (!quantized.contains(name) && !(time_layers_dropped() && temporal.contains(name)))
-      out[name] = tensor.contiguous();
+    if (!quantized.contains(name) && !dropped.contains(name)) out[name] = tensor.contiguous();
   return out;
 }
 
@@ -532,6 +547,8 @@ nn::TensorMap Quantizer::ArtifactTables() const {
       nn::ExportRanges(slot, out);
   if (method_.temporal_apart && trace_.temporal_class != TemporalClass::kC)
     ExportCache(cache_, *network_, out);
+  if (method_.temporal_apart && !network_->tau_slots().empty())
+    out["of_tau"] = TauPart(*network_, scheduler_->timesteps());
   return out;
 }
 

@@ -117,6 +117,9 @@ class Quantizer {
   const FeatureCache& cache() const { return cache_; }
   const Selection& selection() const { return selection_; }
   bool time_layers_dropped() const;
+  // Names of the parameters that the artifact does without: the time layers' where every feature is cached;
+  // where time depends on the prompt, those of the part that follows from tau alone, which is cached exactly.
+  std::vector<std::string> DroppedParameters() const;
   const std::vector<UnitOutcome>& outcomes() const { return outcomes_; }
 
  private:

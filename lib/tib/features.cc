@@ -75,7 +75,8 @@ std::vector<StepPlace> PlaceSteps(const std::vector<double>& calibrated, const s
 
 Result<FeatureTable> ComputeFeatures(const CallScope& scope, const Denoiser& network,
                                      const std::vector<double>& timesteps, const nn::Conditioning& conditions,
-                                     Lanes* lanes, const std::vector<StepPlace>& places) {
+                                     Lanes* lanes, const std::vector<StepPlace>& places,
+                                     const at::Tensor& of_tau) {
   FeatureTable table;
   table.steps = static_cast<int64_t>(timesteps.size());
   table.classes = Columns(conditions);
@@ -89,6 +90,7 @@ Result<FeatureTable> ComputeFeatures(const CallScope& scope, const Denoiser& net
       nn::ForwardContext ctx =
           TableContext(network, timesteps, conditions,
                        lanes != nullptr ? RowsOfStep(conditions, p) : AllRows(conditions, timesteps.size()));
+      if (of_tau.defined()) ctx.of_tau = of_tau.index_select(0, at::tensor(ctx.step, at::kLong));
       if (!places.empty())
         for (const int64_t step : ctx.step) ctx.ranges.push_back(places[static_cast<size_t>(step)].ranges);
       for (const at::Tensor& f : network.TemporalFeatures(ctx))
@@ -109,6 +111,13 @@ Result<FeatureTable> ComputeFeatures(const CallScope& scope, const Denoiser& net
     table.features.push_back(steps.size() == 1 ? steps[0].contiguous() : at::cat(steps));
   }
   return table;
+}
+
+at::Tensor TauPart(const Denoiser& network, const std::vector<double>& timesteps) {
+  const at::NoGradGuard guard;
+  nn::ForwardContext ctx;
+  ctx.timestep = at::tensor(std::vector<float>(timesteps.begin(), timesteps.end())).to(network.device());
+  return network.OfTau(ctx).cpu().contiguous();
 }
 
 FeatureCache FeatureCache::None(const Denoiser& network, int64_t steps, int64_t classes) {

@@ -47,10 +47,14 @@ std::vector<int64_t> AllRows(const nn::Conditioning& conditions, size_t steps);
 
 // Runs the time layers in their present state for every step and condition: a step by itself on each lane,
 // or, where `lanes` is null, all steps in one pass on the calling thread. `places`: of timesteps that are not
-// the calibrated ones; empty: they are.
+// the calibrated ones; empty: they are. `of_tau`: TauPart of the timesteps, where its layers are not there.
 Result<FeatureTable> ComputeFeatures(const CallScope& scope, const Denoiser& network,
                                      const std::vector<double>& timesteps, const nn::Conditioning& conditions,
-                                     Lanes* lanes, const std::vector<StepPlace>& places = {});
+                                     Lanes* lanes, const std::vector<StepPlace>& places = {},
+                                     const at::Tensor& of_tau = {});
+
+// What follows from tau alone where time depends on the prompt, [K, E] f32. REQUIRES: tau_slots.
+at::Tensor TauPart(const Denoiser& network, const std::vector<double>& timesteps);
 
 // Features quantized at `bits` per (k, c, i): the code with the least squared error over 80 shrinks of the
 // min-max range (Source: TFMQ-DM's cache-based maintenance; the grid is that of its weight search). 32 bits:

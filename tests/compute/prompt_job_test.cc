@@ -201,6 +201,17 @@ TEST_F(PipelineJob, StableDiffusionXlMakesFeaturesOfEachRequest) {
     EXPECT_LT(*step.temporal_feature_error, kFeatureError);
   }
   EXPECT_GT(engine->TemporalMultiplications(), 0);
+  // What follows from tau alone lies in the tables instead of its layers, which other timesteps take from the
+  // reference.
+  const auto weights = WeightSource::OpenFile(two->folder / kWeightsFile, kWeightsFile);
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  for (const auto& [name, view] : (*weights)->tensors())
+    EXPECT_FALSE(name.starts_with("time_embedding.")) << name;
+  EXPECT_TRUE(engine->info().any_timestep);
+  GenerationRequest other = request;
+  other.steps = 5;
+  for (const StepEvent& step : Paint(*engine, other).steps)
+    EXPECT_LT(step.temporal_feature_error.value_or(1), kFeatureError);
   // Near the full-precision picture of the same request, far from that of another prompt.
   const auto full = Engine::LoadModel(kScope, Model("sdxl"));
   ASSERT_TRUE(full.ok()) << full.status();
