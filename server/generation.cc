@@ -71,6 +71,18 @@ Generation::Generation(Backend& backend, Writer::Handle out, const rpc::CallInfo
       request_(request),
       scope_{stop_.get_token(), info.scope.deadline} {}
 
+Status Generation::CheckMemory() const {
+  const EngineInfo& engine = lease_.engine().info();
+  const int64_t needed = engine.memory_bytes() + resolved_.memory_bytes;
+  const int64_t budget = backend_.models.budget_bytes();
+  if (budget == 0 || needed <= budget) return OkStatus();
+  return rpc::WithReason(
+      InvalidArgument("width: ", resolved_.wish.size[1], " x ", resolved_.wish.size[0],
+                      " pixels are too many for the memory budget, got ", needed, " bytes with the model's ",
+                      engine.memory_bytes(), ", want at most ", budget),
+      rpc::kMemoryBudget);
+}
+
 Status Generation::Prepare(ModelLease lease) {
   lease_ = std::move(lease);
   const EngineInfo& engine = lease_.engine().info();
@@ -106,6 +118,7 @@ Status Generation::Prepare(ModelLease lease) {
   }
   if (request_.has_strength()) wanted.strength = request_.strength();
   TEMPERA_ASSIGN(resolved_, lease_.engine().Resolve(wanted));
+  TEMPERA_TRY(CheckMemory());
   format_ = FormatOf(request_.format());
   count_ = request_.has_count() ? request_.count() : 1;
 

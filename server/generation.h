@@ -33,6 +33,9 @@ class Generation : public std::enable_shared_from_this<Generation> {
   // Takes the engine and resolves the request; the settings that `accepted` tells. REQUIRES: once, before the
   // rest.
   Status Prepare(ModelLease lease);
+  // Whether the picture fits into the memory budget beside its model; others that are painted or loaded then
+  // are not counted.
+  Status CheckMemory() const;
   const std::string& model() const { return lease_.engine().info().name; }
   int64_t steps() const { return static_cast<int64_t>(resolved_.steps) * count_; }
 

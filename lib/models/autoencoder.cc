@@ -126,6 +126,7 @@ Autoencoder::Autoencoder(const AutoencoderConfig& config, const std::string& lab
             .input_channels = config.in_channels,
             .latent_channels = config.seen_channels(),
             .factor = int64_t{1} << (config.levels() - 1),
+            .picture_width = config.block_out_channels[config.levels() > 1 ? 1 : 0],
             .sample_size = config.sample_size[0],
             .scaling_factor = config.scaling_factor,
             .shift_factor = config.shift_factor,

@@ -25,7 +25,8 @@ struct AutoencoderInfo {
   int64_t image_channels = 0, input_channels = 0;  // of the pictures that Decode paints and Encode reads
   int64_t latent_channels = 0;                     // of the latent that a denoiser sees
   int64_t factor = 1;                              // pixels a side of one latent position
-  int64_t sample_size = 0;                         // pixels a side that the configuration names
+  int64_t picture_width = 0;  // channels of the decoder's widest layer at the picture's full size
+  int64_t sample_size = 0;    // pixels a side that the configuration names
   double scaling_factor = 1;
   std::optional<double> shift_factor;
   std::vector<double> latents_mean, latents_std;  // one a latent channel, or empty

@@ -33,6 +33,7 @@ struct Unit {
 struct DenoiserInfo {
   std::string family;  // "unet"
   int64_t in_channels = 0, out_channels = 0;
+  int64_t base_channels = 0;      // of its blocks at the input's full size
   int64_t height = 0, width = 0;  // 0: the configuration does not say
   int64_t classes = 0;            // class labels 0 .. classes - 1; 0: unconditional
   int64_t context_width = 0;      // of a token that cross-attention reads; 0: there is none

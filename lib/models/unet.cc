@@ -65,6 +65,7 @@ Unet::Unet(UnetConfig config, const std::string& label, nn::Params& params)
   info_ = {.family = "unet",
            .in_channels = c_.in_channels,
            .out_channels = c_.out_channels,
+           .base_channels = c_.block_out_channels[0],
            .block_groups = {"down", "up"}};
   if (c_.mid_block_type) info_.block_groups.insert(info_.block_groups.begin() + 1, "mid");
   if (!c_.sample_size.empty()) {

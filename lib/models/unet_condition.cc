@@ -68,6 +68,7 @@ UnetCondition::UnetCondition(UnetConditionConfig config, const std::string& labe
   info_ = {.family = "unet_condition",
            .in_channels = c_.in_channels,
            .out_channels = c_.out_channels,
+           .base_channels = c_.block_out_channels[0],
            .block_groups = {"down", "up"}};
   if (c_.mid_block_type) info_.block_groups.insert(info_.block_groups.begin() + 1, "mid");
   if (!c_.sample_size.empty()) {

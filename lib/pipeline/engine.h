@@ -126,6 +126,8 @@ struct ResolvedGeneration {
   double eta = 0;
   int preview_interval = 0;
   PreviewKind preview_kind = PreviewKind::kProjection;
+  int64_t memory_bytes =
+      0;  // that painting takes beside the loaded engine at its peak: a prediction from above
 };
 
 struct StepEvent {

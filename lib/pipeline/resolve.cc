@@ -6,6 +6,10 @@
 namespace tempera {
 namespace {
 
+// Values of a block at the latent's full size that a step holds at once: skip connections, a concatenation,
+// and what a feed-forward widens.
+constexpr int64_t kStepValues = 32;
+
 // A prompt's text that the model has no use for is refused, so that nobody takes it for heeded.
 Status RefuseText(const EngineInfo& info, const GenerationRequest& r) {
   for (const auto& [field, set] :
@@ -175,6 +179,10 @@ Result<ResolvedGeneration> NetworkEngine::Resolve(const GenerationRequest& reque
                               " channels, a picture has 1, 3 or 4");
   TEMPERA_TRY(ResolveSchedule(request, r));
   TEMPERA_TRY(ResolveImage(request, r));
+  const int64_t positions = r.wish.size[0] * r.wish.size[1] / (stages_->factor() * stages_->factor());
+  const int64_t rows = stages_->Rows(r.wish);
+  r.memory_bytes = std::max(kStepValues * network_->info().base_channels * 4 * rows * positions,
+                            stages_->DecodeBytes(r.wish.size));
   return r;
 }
 

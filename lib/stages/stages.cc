@@ -16,6 +16,8 @@ namespace {
 // The latent is decoded in tiles from this many positions on: what 1024 x 1024 pixels of Stable Diffusion
 // need.
 constexpr int64_t kWholeLatent = 128 * 128;
+// Values of the widest layer at full size that decoding holds at once.
+constexpr int64_t kDecodeValues = 5;
 // A context of so many chunks costs each step about as much as the pixels of a small picture.
 constexpr size_t kMostChunks = 8;
 
@@ -263,6 +265,10 @@ Result<Conditions> Stages::EncodePrompt(const Wish& wish) const {
   return c;
 }
 
+int64_t Stages::Rows(const Wish& wish) const {
+  return (takes_prompt() ? Guided(wish) : class_embedding_.defined() && wish.guidance > 1) ? 2 : 1;
+}
+
 Result<Conditions> Stages::Encode(const Wish& wish) const {
   return nn::TorchEdge("prompt", [&]() -> Result<Conditions> {
     const at::NoGradGuard guard;
@@ -301,6 +307,14 @@ at::Tensor Stages::Decode(const at::Tensor& latent) const {
   const at::Tensor z = first_stage_->FromLatent(latent);
   return latent.size(2) * latent.size(3) > kWholeLatent ? first_stage_->DecodeTiled(ctx, z)
                                                         : first_stage_->Decode(ctx, z);
+}
+
+int64_t Stages::DecodeBytes(const std::array<int64_t, 2>& size) const {
+  const int64_t pixels = size[0] * size[1];
+  int64_t bytes = 4 * image_channels() * pixels;
+  if (!first_stage_) return bytes;
+  const int64_t whole = kWholeLatent * factor() * factor();  // larger ones go by tiles, which are no larger
+  return bytes + kDecodeValues * first_stage_->info().picture_width * 4 * std::min(pixels, whole);
 }
 
 at::Tensor Stages::FitProjection() const {

@@ -53,10 +53,15 @@ class Stages {
   // network. Errors begin with the field of the request.
   Result<std::vector<std::string>> Check(const Wish& wish) const;
   Result<Conditions> Encode(const Wish& wish) const;
+  // Rows that Encode will give.
+  int64_t Rows(const Wish& wish) const;
   // What each text encoder, by its name, makes of a prompt for the denoiser: [1, T, D].
   Result<std::map<std::string, at::Tensor>> HiddenStates(const std::string& prompt) const;
   // latent: [B, C, h, w], as the sampler leaves it -> [B, C', H, W], about -1 to 1.
   at::Tensor Decode(const at::Tensor& latent) const;
+  // What Decode takes at its peak for a picture of H x W pixels, its own result included: a prediction from
+  // above.
+  int64_t DecodeBytes(const std::array<int64_t, 2>& size) const;
   // About the same for the price of one small product: a linear map of each position to a colour, [B, C', h,
   // w], fitted when it is first asked for to what the first stage makes of noise. Without a first stage the
   // latent.

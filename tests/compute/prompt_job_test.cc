@@ -6,7 +6,7 @@
 
 #include "artifact/artifact.h"
 #include "base/files.h"
-#include "golden/wide_folder.h"
+#include "golden/changed_folder.h"
 #include "pipeline/engine.h"
 #include "report/evaluation.h"
 #include "worker/quantize_job.h"
@@ -41,14 +41,15 @@ class PipelineJob : public testing::Test {
     return r;
   }
 
-  Result<QuantizeJobOutput> Run(const QuantRequest& request, const std::string& name, const std::string& work,
+  Result<QuantizeJobOutput> Run(const QuantRequest& request, const fs::path& model, const std::string& work,
                                 int threads = 2) {
-    TEMPERA_ASSIGN(const QuantSpec spec, ResolveSpec(request, Model(name)));
+    const fs::path folder = model.is_absolute() ? model : Model(model.string());
+    TEMPERA_ASSIGN(const QuantSpec spec, ResolveSpec(request, folder));
     Lanes lanes(threads, &InitComputeThread);
     return RunQuantizeJob(kScope,
                           {.job_id = work,
                            .spec = spec,
-                           .model_folder = Model(name),
+                           .model_folder = folder,
                            .work_folder = root / work,
                            .notes = Json::object()},
                           lanes, [](const JobProgress&) {});
@@ -291,22 +292,39 @@ TEST_F(PipelineJob, OtherTimestepsAreServedFromKeptTimeLayersOrRefused) {
   }
 }
 
+// Where time depends on the guidance scale, features of one scale are no other's.
+TEST_F(PipelineJob, EmbeddedGuidanceHasFeaturesOfItsOwn) {
+  ASSERT_NO_FATAL_FAILURE(golden::WriteGuidedFolder(Model("sd1"), root / "guided"));
+  QuantRequest spec = Small();
+  spec.guidance = 3;
+  const auto dropped = Run(spec, root / "guided", "a");
+  ASSERT_TRUE(dropped.ok()) << dropped.status();
+  spec.keep_time_layers = true;
+  const auto kept = Run(spec, root / "guided", "b");
+  ASSERT_TRUE(kept.ok()) << kept.status();
+  const auto strict = Load(*dropped), open = Load(*kept);
+  ASSERT_NE(strict, nullptr);
+  ASSERT_NE(open, nullptr);
+  GenerationRequest request = Ask("a cat", 1);
+  EXPECT_EQ(strict->Resolve(request)->wish.guidance, 3);  // what it holds
+  const GenerationResult three = Paint(*strict, request);
+  EXPECT_EQ(strict->TemporalMultiplications(), 0);
+  request.guidance = 5;
+  const auto refused = strict->Resolve(request);
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(refused.status().message().find("guidance: got 5"), 0u) << refused.status();
+  const GenerationResult five = Paint(*open, request);
+  EXPECT_NE(five.latent_sha256, three.latent_sha256);
+  for (const StepEvent& step : five.steps) EXPECT_LT(step.temporal_feature_error.value_or(1), kFeatureError);
+}
+
 // A network that sees mask and masked picture is calibrated on full masks, and paints inside of any.
 TEST_F(PipelineJob, InpaintingNetworksAreQuantizedToo) {
   const fs::path model = root / "wide";
   ASSERT_NO_FATAL_FAILURE(golden::WriteWideFolder(Model("sd1"), model));
   QuantRequest request = Small();
   request.guidance = 3;
-  const auto spec = ResolveSpec(request, model);
-  ASSERT_TRUE(spec.ok()) << spec.status();
-  Lanes lanes(2, &InitComputeThread);
-  const auto out = RunQuantizeJob(kScope,
-                                  {.job_id = "a",
-                                   .spec = *spec,
-                                   .model_folder = model,
-                                   .work_folder = root / "a",
-                                   .notes = Json::object()},
-                                  lanes, [](const JobProgress&) {});
+  const auto out = Run(request, model, "a");
   ASSERT_TRUE(out.ok()) << out.status();
   const auto engine = Load(*out);
   ASSERT_NE(engine, nullptr);

@@ -45,6 +45,7 @@ class FakeEngine final : public Engine {
       return InvalidArgument("class_label: got ", *r.class_label, ", want 0 to ", info_.classes - 1);
     out.wish.class_label = r.class_label;
     out.wish.size = {info_.height, info_.width};
+    out.memory_bytes = controls_->painting_bytes;
     out.preview_interval = r.preview_interval;
     return out;
   }

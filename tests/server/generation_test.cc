@@ -147,6 +147,7 @@ TEST(Generate, BadRequestsNameTheField) {
   EXPECT_EQ(field([](auto& r) { r.set_count(65); }), "count");
   EXPECT_EQ(field([](auto& r) { r.set_format(static_cast<v1::ImageFormat>(9)); }), "format");
   EXPECT_EQ(field([](auto& r) { r.set_preview_interval(-1); }), "preview_interval");
+  EXPECT_EQ(field([](auto& r) { r.set_preview_kind(static_cast<v1::PreviewKind>(7)); }), "preview_kind");
   EXPECT_EQ(field([](auto& r) { r.set_request_id(std::string(37, 'x')); }), "request_id");
   EXPECT_EQ(field([](auto& r) { r.set_scheduler("nope"); }), "scheduler");
   EXPECT_EQ(field([](auto& r) { r.set_steps(0); }), "steps");
@@ -164,6 +165,19 @@ TEST(Generate, BadRequestsNameTheField) {
               r.set_class_label(10);
             }),
             "class_label");
+}
+
+TEST(Generate, PicturesTooLargeForTheMemoryBudgetAreRefusedBefore) {
+  TestServer server([](ServerConfig& c) { c.memory_budget_bytes = 5000; });
+  server.controls().painting_bytes = 4000;  // and 1000 of the model
+  EXPECT_TRUE(Generate(server.channel(), GenerateOf(server.model("plain"))).status.ok());
+  server.controls().painting_bytes = 4001;
+  const int before = server.controls().steps.count();
+  const Generated got = Generate(server.channel(), GenerateOf(server.model("plain")));
+  EXPECT_EQ(got.status.code(), absl::StatusCode::kInvalidArgument) << got.status;
+  EXPECT_EQ(rpc::Field(got.status).value_or("none"), "width");
+  EXPECT_TRUE(got.events.empty());
+  EXPECT_EQ(server.controls().steps.count(), before);
 }
 
 TEST(Generate, UnknownRefsAreNotFoundAndOutsideOnesDenied) {

@@ -5,8 +5,8 @@
 #include <gmock/gmock.h>
 
 #include "base/temp_folder.h"
+#include "golden/changed_folder.h"
 #include "golden/reader.h"
-#include "golden/wide_folder.h"
 #include "pipeline/engine.h"
 #include "schedulers/scheduler.h"
 #include "stages/guidance.h"
