@@ -112,6 +112,9 @@ def main():
                 row(f"whole step, integer against float32, batch {batch}, 1 thread",
                     engine["integer_step_ms" + suffix] / engine["float_step_ms" + suffix], "ratio")
                 row(f"whole step, integer, batch {batch}, 1 thread", engine["integer_step_ms" + suffix], "ms")
+            features = run(args.bin / "features-bench", ROOT / "tests" / "golden" / "pipelines" / "sdxl")
+            row("temporal features of a small SDXL's request, one pass against step by step",
+                features["one_pass_ms"] / features["step_by_step_ms"], "ratio")
             row("resident weights W4A8 against float32", engine["weight_bytes"] / engine["float_weight_bytes"], "ratio")
         finally:
             for server in started:
