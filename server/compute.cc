@@ -8,8 +8,8 @@
 
 namespace tempera {
 
-Compute RealCompute() {
-  InitCompute();
+Compute RealCompute(int threads) {
+  InitCompute(threads);
   Compute c;
   c.load_model = &Engine::LoadModel;
   c.load_artifact = &Engine::LoadArtifact;

@@ -45,7 +45,7 @@ struct Compute {
   std::string torch_version;
 };
 
-// The real ones.
-Compute RealCompute();
+// The real ones. `threads`: InitCompute's.
+Compute RealCompute(int threads);
 
 }  // namespace tempera

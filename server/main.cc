@@ -2,6 +2,7 @@
 #include <csignal>
 #include <cstdio>
 
+#include "base/executors.h"
 #include "base/log.h"
 #include "server/app.h"
 #include "server/compute.h"
@@ -12,7 +13,8 @@ int main(int argc, char** argv) {
   if (!parsed.run) return parsed.exit_code;
   std::signal(SIGPIPE, SIG_IGN);
   tempera::SetLogLevel(*tempera::ParseLogLevel(parsed.config.log_level));
-  auto app = tempera::App::Create(parsed.config, tempera::RealCompute());
+  const int threads = parsed.config.threads > 0 ? parsed.config.threads : tempera::AvailableCpus();
+  auto app = tempera::App::Create(parsed.config, tempera::RealCompute(threads));
   if (!app.ok()) {
     std::fprintf(stderr, "tempera-server: %s\n", tempera::Message(app.status()).c_str());
     return 1;

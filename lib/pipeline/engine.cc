@@ -4,7 +4,10 @@
 #include <ATen/Parallel.h>
 
 #include <cmath>
+#include <functional>
+#include <limits>
 #include <map>
+#include <thread>
 
 #include "base/files.h"
 #include "kernels/kernels.h"
@@ -13,6 +16,10 @@
 
 namespace tempera {
 namespace {
+
+// InitCompute's.
+int row_threads = 1;
+int64_t large_network = std::numeric_limits<int64_t>::max();
 
 double Milliseconds(std::chrono::steady_clock::time_point since) {
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - since).count();
@@ -145,6 +152,38 @@ NetworkEngine::Begin NetworkEngine::BeginWith(const ResolvedGeneration& request,
   return begin;
 }
 
+namespace {
+
+// Both rows, side by side where there is a thread for each.
+Result<at::Tensor> TwoRows(const std::function<at::Tensor()>& first,
+                           const std::function<at::Tensor()>& second) {
+  at::Tensor rows[2];
+  if (row_threads < 2) {
+    rows[0] = first();
+    rows[1] = second();
+  } else {
+    Status of_second;
+    std::thread beside([&] {
+      InitComputeThread();
+      of_second = nn::TorchEdge("generation", [&]() -> Status {
+        const at::NoGradGuard guard;
+        rows[1] = second();
+        return OkStatus();
+      });
+    });
+    const Status of_first = nn::TorchEdge("generation", [&]() -> Status {
+      rows[0] = first();
+      return OkStatus();
+    });
+    beside.join();
+    TEMPERA_TRY(of_first);
+    TEMPERA_TRY(of_second);
+  }
+  return at::cat({rows[0], rows[1]});
+}
+
+}  // namespace
+
 Result<GenerationResult> NetworkEngine::Generate(const CallScope& scope, const ResolvedGeneration& request,
                                                  const GenerationEvents& events) const {
   return nn::TorchEdge("generation", [&]() -> Result<GenerationResult> {
@@ -168,20 +207,35 @@ Result<GenerationResult> NetworkEngine::Generate(const CallScope& scope, const R
       TEMPERA_TRY(scope.Check());
       const auto step_begin = std::chrono::steady_clock::now();
       const auto step = static_cast<int64_t>(k);
-      const auto rows = static_cast<size_t>(conditions.rows);
-      nn::ForwardContext ctx;
-      ctx.step.assign(rows, step);
-      if (!features.places.empty()) ctx.ranges.assign(rows, features.places[k].ranges);
-      ctx.timestep = at::full({conditions.rows}, timesteps[k], at::kFloat).to(network_->device());
-      ctx.on = conditions.on;
-      ctx.condition = features.condition;
-      std::optional<ServingSource> source;
-      if (info_.is_artifact) ctx.features = &source.emplace(cache, reference);
       at::Tensor seen = scheduler.ScaleInput(x, step);
       if (start.beside.defined()) seen = at::cat({seen, start.beside}, 1);
-      at::Tensor output =
-          network_->Forward(ctx, conditions.rows == 1 ? seen : seen.expand({conditions.rows, -1, -1, -1}));
-      temporal_macs_ += ctx.temporal_macs;
+      // One pass over some of the rows.
+      const auto pass = [&](int64_t first, int64_t count, ServingSource& source) {
+        const auto rows = static_cast<size_t>(count);
+        nn::ForwardContext ctx;
+        ctx.step.assign(rows, step);
+        if (!features.places.empty()) ctx.ranges.assign(rows, features.places[k].ranges);
+        ctx.timestep = at::full({count}, timesteps[k], at::kFloat).to(network_->device());
+        ctx.on = count == conditions.rows ? conditions.on
+                                          : conditions.on.Rows(at::arange(first, first + count, at::kLong));
+        if (!features.condition.empty())
+          ctx.condition.assign(features.condition.begin() + first,
+                               features.condition.begin() + first + count);
+        if (info_.is_artifact) ctx.features = &source;
+        const at::Tensor y = network_->Forward(ctx, count == 1 ? seen : seen.expand({count, -1, -1, -1}));
+        temporal_macs_ += ctx.temporal_macs;
+        return y;
+      };
+      ServingSource source(cache, reference);
+      at::Tensor output;
+      if (conditions.rows == 2 && network_->resident_bytes() > large_network) {
+        ServingSource other(cache, reference);
+        TEMPERA_ASSIGN(output,
+                       TwoRows([&] { return pass(0, 1, source); }, [&] { return pass(1, 1, other); }));
+        source.Add(other);
+      } else {
+        output = pass(0, conditions.rows, source);
+      }
       if (conditions.rows == 2) output = Guide(output, request.wish.guidance, request.guidance_rescale);
       x = scheduler.Step(output, step, x, noise, state);
       if (start.mask.defined()) {
@@ -197,9 +251,9 @@ Result<GenerationResult> NetworkEngine::Generate(const CallScope& scope, const R
                       .milliseconds = 0,
                       .temporal_feature_error = {},
                       .errors = {}};
-      if (source && reference != nullptr) {
+      if (info_.is_artifact && reference != nullptr) {
         double total = 0;
-        event.errors = StepErrors(*source, timesteps[k], scheduler.train_timesteps(), &total);
+        event.errors = StepErrors(source, timesteps[k], scheduler.train_timesteps(), &total);
         event.temporal_feature_error = total;
       }
       event.milliseconds = Milliseconds(step_begin);
@@ -236,7 +290,9 @@ bool NetworkEngine::CorruptCacheForTest(int64_t entry) const {
   return false;
 }
 
-void InitCompute() {
+void InitCompute(int threads, int64_t large) {
+  row_threads = threads;
+  large_network = large;
   kernels::InitCpu();
   at::set_num_threads(1);
 }

@@ -188,8 +188,10 @@ class Engine {
   virtual int64_t TemporalMultiplications() const = 0;
 };
 
-// Call once at program start, before any thread: probes the processor and caps what libraries may use of it.
-void InitCompute();
+// Call at program start, before any thread: probes the processor and caps what libraries may use of it. A
+// network of more than `large` bytes makes each of the two rows under guidance in a pass of its own, side by
+// side where `threads` is 2 or more: its bytes do not depend on that.
+void InitCompute(int threads = 1, int64_t large = int64_t{256} << 20);
 // Call first on every thread that computes: one intra-op thread, so that results do not depend on the thread
 // count.
 void InitComputeThread();

@@ -414,6 +414,13 @@ at::Tensor ServingSource::Get(const nn::Slot& slot, const nn::ForwardContext& ct
   return value.to(ctx.timestep.device());
 }
 
+void ServingSource::Add(const ServingSource& other) {
+  for (size_t i = 0; i < norm2.size(); ++i) {
+    difference2[i] += other.difference2[i];
+    norm2[i] += other.norm2[i];
+  }
+}
+
 int TimestepBin(double timestep, int64_t train_timesteps) {
   return std::clamp(static_cast<int>(timestep * 20 / static_cast<double>(train_timesteps)), 0, 19);
 }

@@ -140,6 +140,9 @@ class ServingSource : public nn::FeatureSource {
   at::Tensor Get(const nn::Slot& slot, const nn::ForwardContext& ctx,
                  const std::function<at::Tensor()>& compute) override;
 
+  // What another pass, over other rows, found.
+  void Add(const ServingSource& other);
+
   std::vector<double> difference2, norm2;  // [i]: sums over the rows of the pass
 
  private:

@@ -223,6 +223,34 @@ TEST_F(PipelineJob, StableDiffusionXlMakesFeaturesOfEachRequest) {
   EXPECT_LT(MeanSquare(painted.picture, exact), MeanSquare(Paint(**full, request).picture, exact));
 }
 
+// Rows in passes of their own, one after the other or side by side.
+TEST_F(PipelineJob, RowsSideBySideAreTheSameRows) {
+  const auto out = Run(Small(), "sd1", "a");
+  ASSERT_TRUE(out.ok()) << out.status();
+  const auto artifact = Load(*out);
+  const auto full = Engine::LoadModel(kScope, Model("sd1"));
+  ASSERT_NE(artifact, nullptr);
+  ASSERT_TRUE(full.ok()) << full.status();
+  for (const Engine* engine : {artifact.get(), full->get()}) {
+    InitCompute(/*threads=*/1, /*large=*/0);
+    const GenerationResult one = Paint(*engine, Ask("a cat", 1));
+    InitCompute(/*threads=*/2, /*large=*/0);
+    const GenerationResult two = Paint(*engine, Ask("a cat", 1));
+    InitCompute();
+    const GenerationResult batch = Paint(*engine, Ask("a cat", 1));
+    EXPECT_EQ(one.latent_sha256, two.latent_sha256);
+    for (size_t k = 0; k < batch.steps.size(); ++k) {
+      EXPECT_EQ(one.steps[k].temporal_feature_error, two.steps[k].temporal_feature_error);
+      EXPECT_NEAR(one.steps[k].temporal_feature_error.value_or(0),
+                  batch.steps[k].temporal_feature_error.value_or(0), 1e-12);
+    }
+    // A batch may sum in another order; in a quantized network of random weights a code that flips grows.
+    if (engine == full->get()) {
+      EXPECT_LT(MeanSquare(batch.picture, two.picture), 1);
+    }
+  }
+}
+
 // What an artifact does at timesteps that it was not calibrated on.
 TEST_F(PipelineJob, OtherTimestepsAreServedFromKeptTimeLayersOrRefused) {
   QuantRequest spec = Small();
