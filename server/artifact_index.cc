@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "artifact/artifact.h"
+#include "artifact/baseline.h"
 #include "base/files.h"
 #include "base/log.h"
 #include "report/evaluation.h"
@@ -52,19 +53,6 @@ v1::EvaluationSummary Summarize(const Evaluation& evaluation) {
   SetIf(evaluation.full_precision.class_accuracy.value, s,
         &v1::EvaluationSummary::set_reference_class_accuracy);
   return s;
-}
-
-// manifest.baseline: a list of {timestep_bin, block_group, ratio, low, high}.
-void FillBaseline(const Json& baseline, v1::Artifact& artifact) {
-  if (!baseline.is_array()) return;
-  for (const Json& row : baseline) {
-    FeatureError error;
-    Fields fields(row, "baseline");
-    fields.Need("timestep_bin", error.timestep_bin);
-    fields.Need("block_group", error.block_group);
-    fields.Need("ratio", error.ratio);
-    if (fields.status().ok()) *artifact.add_baseline() = ErrorMessage(error);
-  }
 }
 
 // manifest.model: what the artifact paints and of which classes.
@@ -263,7 +251,10 @@ Result<v1::Artifact> ArtifactIndex::Full(const CallScope& scope, const std::stri
     if (const auto it = manifest.files.find(info.key); it != manifest.files.end())
       file.set_sha256(it->second.sha256);
   }
-  FillBaseline(manifest.baseline, artifact);
+  TEMPERA_ASSIGN(const std::vector<FeatureBaseline> baseline, ParseBaseline(manifest.baseline));
+  for (const FeatureBaseline& row : baseline)
+    *artifact.add_baseline() =
+        ErrorMessage({.timestep_bin = row.timestep_bin, .block_group = row.block_group, .ratio = row.ratio});
   artifact.set_manifest_json(manifest.Text());
   return artifact;
 }

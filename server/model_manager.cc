@@ -170,10 +170,6 @@ Result<std::shared_ptr<ModelManager::Entry>> ModelManager::LoadNow(const std::sh
   TEMPERA_ASSIGN(std::shared_ptr<const Engine> engine, load_(CallScope{state_->stop.get_token()}, ref));
   const double seconds = std::chrono::duration<double>(CallScope::Clock::now() - begin).count();
   const EngineInfo& info = engine->info();
-  for (const FeatureBaseline& error : info.baseline)
-    if (error.timestep_bin < 0 || error.timestep_bin >= 20)
-      return DataLoss("artifact ", ref.shown, ": baseline: timestep_bin is wrong, got ", error.timestep_bin,
-                      ", want 0 to 19");
   const int64_t bytes = info.memory_bytes();
   if (budget > 0) {
     if (bytes > budget) return too_large(bytes);

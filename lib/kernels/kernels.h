@@ -37,6 +37,10 @@ struct PackedMatrix {
 inline constexpr int64_t kMostColumns = 32768;
 // REQUIRES: 0 <= K <= kMostColumns, 1 <= bits <= 8 (4 for kInt4); else aborts, for sums might leave int32.
 PackedMatrix Pack(Format format, int bits, int64_t n, int64_t k, const uint8_t* codes, const int32_t* zero);
+// The same, K = channels * taps, from rows that lie as artifacts hold them: in `format`, as PackCodes lays
+// them, the taps of a convolution innermost, [channels][taps], where kernels want [taps][channels].
+PackedMatrix PackStored(Format format, int bits, int64_t n, int64_t channels, int64_t taps,
+                        const uint8_t* stored, const int32_t* zero);
 // The inverse of Pack: codes [N, K] u8 row-major.
 void UnpackMatrix(const PackedMatrix& w, uint8_t* codes);
 

@@ -55,6 +55,32 @@ class TimedUnet : public Denoiser {
   std::vector<TimeLayer> time_layers_;  // of temporal_slots_
 };
 
+// What every UNet's configuration says alike.
+template <typename Config>
+DenoiserInfo UnetInfo(const char* family, const Config& c) {
+  DenoiserInfo info{.family = family,
+                    .in_channels = c.in_channels,
+                    .out_channels = c.out_channels,
+                    .base_channels = c.block_out_channels[0],
+                    .block_groups = {"down", "up"}};
+  if (c.mid_block_type) info.block_groups.insert(info.block_groups.begin() + 1, "mid");
+  if (!c.sample_size.empty()) {
+    info.height = c.sample_size[0];
+    info.width = c.sample_size[1];
+  }
+  info.classes = c.num_class_embeds.value_or(0);
+  return info;
+}
+
+// A family's `build`: reads the configuration and takes every parameter.
+template <typename Net, typename Config>
+Result<std::unique_ptr<Denoiser>> BuildUnet(const Json& json, const std::string& label, nn::Params& params) {
+  TEMPERA_ASSIGN(Config config, Config::Parse(json, label));
+  auto unet = std::make_unique<Net>(std::move(config), label, params);
+  TEMPERA_TRY(params.Finish());
+  return unet;
+}
+
 // Tells the pass's listener of a value with a name of its own.
 void Note(nn::ForwardContext& ctx, std::string_view name, const at::Tensor& value);
 

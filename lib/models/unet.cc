@@ -62,17 +62,7 @@ class Unet final : public TimedUnet {
 
 Unet::Unet(UnetConfig config, const std::string& label, nn::Params& params)
     : TimedUnet(*nn::FindActivation(config.act_fn)), c_(std::move(config)) {
-  info_ = {.family = "unet",
-           .in_channels = c_.in_channels,
-           .out_channels = c_.out_channels,
-           .base_channels = c_.block_out_channels[0],
-           .block_groups = {"down", "up"}};
-  if (c_.mid_block_type) info_.block_groups.insert(info_.block_groups.begin() + 1, "mid");
-  if (!c_.sample_size.empty()) {
-    info_.height = c_.sample_size[0];
-    info_.width = c_.sample_size[1];
-  }
-  info_.classes = c_.num_class_embeds.value_or(0);
+  info_ = UnetInfo("unet", c_);
   // A label that is embedded as a timestep ranges over the timesteps where the configuration names no count.
   if (c_.class_embed_type && info_.classes == 0) info_.classes = c_.num_train_timesteps.value_or(1000);
 
@@ -343,16 +333,9 @@ at::Tensor Unet::Embed(ForwardContext& ctx) const {
   return embedding;
 }
 
-Result<std::unique_ptr<Denoiser>> Build(const Json& json, const std::string& label, nn::Params& params) {
-  TEMPERA_ASSIGN(UnetConfig config, UnetConfig::Parse(json, label));
-  auto unet = std::make_unique<Unet>(std::move(config), label, params);
-  TEMPERA_TRY(params.Finish());
-  return unet;
-}
-
 }  // namespace
 
 extern const ModelFamily kUnetFamily{
-    .name = "unet", .class_name = "UNet2DModel", .folder = "unet", .build = &Build};
+    .name = "unet", .class_name = "UNet2DModel", .folder = "unet", .build = &BuildUnet<Unet, UnetConfig>};
 
 }  // namespace tempera

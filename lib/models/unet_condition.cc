@@ -65,23 +65,13 @@ class UnetCondition final : public TimedUnet {
 
 UnetCondition::UnetCondition(UnetConditionConfig config, const std::string& label, nn::Params& params)
     : TimedUnet(*nn::FindActivation(config.act_fn)), c_(std::move(config)) {
-  info_ = {.family = "unet_condition",
-           .in_channels = c_.in_channels,
-           .out_channels = c_.out_channels,
-           .base_channels = c_.block_out_channels[0],
-           .block_groups = {"down", "up"}};
-  if (c_.mid_block_type) info_.block_groups.insert(info_.block_groups.begin() + 1, "mid");
-  if (!c_.sample_size.empty()) {
-    info_.height = c_.sample_size[0];
-    info_.width = c_.sample_size[1];
-  }
+  info_ = UnetInfo("unet_condition", c_);
   info_.context_width = c_.encoder_hid_dim.value_or(c_.cross_attention_dim[0]);
   info_.guidance_width = c_.time_cond_proj_dim.value_or(0);
   if (c_.addition_embed_type) {
     info_.added_width = c_.projection_class_embeddings_input_dim;
     info_.size_width = c_.addition_time_embed_dim;
   }
-  info_.classes = c_.num_class_embeds.value_or(0);
   // A label that is embedded as a timestep.
   if (c_.class_embed_type && info_.classes == 0) info_.classes = 1000;
   if (c_.time_embedding_act_fn) embedding_act_ = *nn::FindActivation(*c_.time_embedding_act_fn);
@@ -304,16 +294,11 @@ at::Tensor UnetCondition::Context(ForwardContext& ctx) const {
   return at::linear(ctx.on.context, context_weight_, context_bias_);
 }
 
-Result<std::unique_ptr<Denoiser>> Build(const Json& json, const std::string& label, nn::Params& params) {
-  TEMPERA_ASSIGN(UnetConditionConfig config, UnetConditionConfig::Parse(json, label));
-  auto unet = std::make_unique<UnetCondition>(std::move(config), label, params);
-  TEMPERA_TRY(params.Finish());
-  return unet;
-}
-
 }  // namespace
 
-extern const ModelFamily kUnetConditionFamily{
-    .name = "unet_condition", .class_name = "UNet2DConditionModel", .folder = "unet", .build = &Build};
+extern const ModelFamily kUnetConditionFamily{.name = "unet_condition",
+                                              .class_name = "UNet2DConditionModel",
+                                              .folder = "unet",
+                                              .build = &BuildUnet<UnetCondition, UnetConditionConfig>};
 
 }  // namespace tempera

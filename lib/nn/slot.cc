@@ -210,17 +210,24 @@ at::Tensor Dequantize(const Slot& slot) {
   return parts.size() == 1 ? parts[0].contiguous() : at::cat(parts, 1);
 }
 
+kernels::Format FormatOf(const Slot& slot) {
+  return slot.weight_bits <= 4 ? kernels::Format::kInt4 : kernels::Format::kInt8;
+}
+
 void Pack(Slot& slot) {
   for (SlotPart& part : slot.parts) {
     if (slot.role == Role::kMatmul) break;
     at::Tensor codes = slot.linear ? part.codes : part.codes.permute({0, 2, 3, 1});
     codes = codes.contiguous().view({slot.out_channels, -1});
     const at::Tensor zero = part.zero.to(at::kInt).contiguous();
-    const auto format = slot.weight_bits <= 4 ? kernels::Format::kInt4 : kernels::Format::kInt8;
-    part.packed = kernels::Pack(format, slot.weight_bits, slot.out_channels, codes.size(1),
+    part.packed = kernels::Pack(FormatOf(slot), slot.weight_bits, slot.out_channels, codes.size(1),
                                 codes.const_data_ptr<uint8_t>(), zero.const_data_ptr<int32_t>());
     part.codes = at::Tensor();
   }
+  BeginInteger(slot);
+}
+
+void BeginInteger(Slot& slot) {
   slot.weight = at::Tensor();
   slot.simulated = at::Tensor();
   slot.state = State::kInteger;

@@ -121,8 +121,13 @@ at::Tensor FakeQuantize(const at::Tensor& x, const Slot& slot, const SlotPart& p
 // out.
 at::Tensor Dequantize(const Slot& slot);
 
+// How its codes lie, in artifacts and packed. REQUIRES: weight_bits > 0.
+kernels::Format FormatOf(const Slot& slot);
+
 // Puts the slot in kInteger: packs the codes and lets go of the float weight. REQUIRES: codes in every part.
 void Pack(Slot& slot);
+// The last of it. REQUIRES: every part packed.
+void BeginInteger(Slot& slot);
 
 // Bytes of the weight as it lies in memory now, zero points, scales and bias included.
 int64_t ResidentBytes(const Slot& slot);

@@ -26,6 +26,26 @@ std::vector<int64_t> WeightShape(const Slot& slot, const SlotPart& part) {
   return {slot.out_channels, part.channels, slot.kh, slot.kw};
 }
 
+// A part's scales and zero points, checked; gives its codes as they are stored.
+Result<at::Tensor> ImportStored(Slot& slot, size_t p, const TensorFinder& find) {
+  SlotPart& part = slot.parts[p];
+  const std::string name = PartName(slot, "weight", p);
+  std::vector<int64_t> shape = WeightShape(slot, part);
+  if (FormatOf(slot) == kernels::Format::kInt4)
+    shape = {slot.out_channels, (part.channels * slot.kh * slot.kw + 1) / 2};
+  TEMPERA_ASSIGN(const at::Tensor stored, Find(find, name + "codes", at::kByte, shape));
+  TEMPERA_ASSIGN(part.scale, Find(find, name + "scale", at::kFloat, {slot.out_channels}));
+  TEMPERA_ASSIGN(const at::Tensor zero, Find(find, name + "zero", at::kByte, {slot.out_channels}));
+  part.zero = zero.to(at::kInt);
+  const int64_t levels = int64_t{1} << slot.weight_bits;
+  // Of 4 bits, and of 8, every value is a code.
+  const bool any = slot.weight_bits == 4 || slot.weight_bits == 8;
+  if ((!any && stored.max().item<int64_t>() >= levels) || part.zero.max().item<int64_t>() >= levels)
+    return DataLoss("tensor ", name, "codes: a code or zero point is out of range, want less than ", levels);
+  if (!at::isfinite(part.scale).all().item<bool>()) return DataLoss("tensor ", name, "scale: not finite");
+  return stored;
+}
+
 }  // namespace
 
 TensorFinder FinderOf(std::shared_ptr<const WeightSource> source) {
@@ -40,7 +60,7 @@ void ExportWeights(const Slot& slot, TensorMap& out) {
     const SlotPart& part = slot.parts[p];
     const std::string name = PartName(slot, "weight", p);
     at::Tensor codes = part.codes.contiguous();
-    if (slot.weight_bits <= 4) {
+    if (FormatOf(slot) == kernels::Format::kInt4) {
       const int64_t k = codes.numel() / slot.out_channels;
       at::Tensor packed = at::empty({slot.out_channels, (k + 1) / 2}, at::kByte);
       kernels::PackCodes(kernels::Format::kInt4, slot.out_channels, k, codes.const_data_ptr<uint8_t>(),
@@ -72,27 +92,25 @@ void ExportRanges(const Slot& slot, TensorMap& out) {
 Status ImportWeights(Slot& slot, const TensorFinder& find) {
   for (size_t p = 0; p < slot.parts.size(); ++p) {
     SlotPart& part = slot.parts[p];
-    const std::string name = PartName(slot, "weight", p);
-    const std::vector<int64_t> shape = WeightShape(slot, part);
-    const int64_t k = part.channels * slot.kh * slot.kw;
-    if (slot.weight_bits <= 4) {
-      TEMPERA_ASSIGN(const at::Tensor packed,
-                     Find(find, name + "codes", at::kByte, {slot.out_channels, (k + 1) / 2}));
-      part.codes = at::empty(shape, at::kByte);
-      kernels::UnpackCodes(kernels::Format::kInt4, slot.out_channels, k, packed.const_data_ptr<uint8_t>(),
-                           part.codes.mutable_data_ptr<uint8_t>());
-    } else {
-      TEMPERA_ASSIGN(part.codes, Find(find, name + "codes", at::kByte, shape));
-    }
-    TEMPERA_ASSIGN(part.scale, Find(find, name + "scale", at::kFloat, {slot.out_channels}));
-    TEMPERA_ASSIGN(const at::Tensor zero, Find(find, name + "zero", at::kByte, {slot.out_channels}));
-    part.zero = zero.to(at::kInt);
-    const int64_t levels = int64_t{1} << slot.weight_bits;
-    if (part.codes.max().item<int64_t>() >= levels || part.zero.max().item<int64_t>() >= levels)
-      return DataLoss("tensor ", name, "codes: a code or zero point is out of range, want less than ",
-                      levels);
-    if (!at::isfinite(part.scale).all().item<bool>()) return DataLoss("tensor ", name, "scale: not finite");
+    TEMPERA_ASSIGN(const at::Tensor stored, ImportStored(slot, p, find));
+    part.codes = stored;
+    if (FormatOf(slot) == kernels::Format::kInt8) continue;
+    part.codes = at::empty(WeightShape(slot, part), at::kByte);
+    kernels::UnpackCodes(FormatOf(slot), slot.out_channels, part.channels * slot.kh * slot.kw,
+                         stored.const_data_ptr<uint8_t>(), part.codes.mutable_data_ptr<uint8_t>());
   }
+  return OkStatus();
+}
+
+Status ImportPacked(Slot& slot, const TensorFinder& find) {
+  for (size_t p = 0; p < slot.parts.size(); ++p) {
+    SlotPart& part = slot.parts[p];
+    TEMPERA_ASSIGN(const at::Tensor stored, ImportStored(slot, p, find));
+    part.packed = kernels::PackStored(FormatOf(slot), slot.weight_bits, slot.out_channels, part.channels,
+                                      slot.kh * slot.kw, stored.const_data_ptr<uint8_t>(),
+                                      part.zero.const_data_ptr<int32_t>());
+  }
+  BeginInteger(slot);
   return OkStatus();
 }
 

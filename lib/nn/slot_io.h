@@ -33,6 +33,8 @@ void ExportRanges(const Slot& slot, TensorMap& out);
 // Shapes, element types and values are checked against the slot's geometry and bits: DataLoss names the
 // tensor.
 Status ImportWeights(Slot& slot, const TensorFinder& find);
+// The same, packed at once: the slot is in kInteger then, and no codes lie unpacked on the way.
+Status ImportPacked(Slot& slot, const TensorFinder& find);
 // `steps`: how many a per-step table must have. A gain is read where slot.gain is defined.
 Status ImportRanges(Slot& slot, const TensorFinder& find, int64_t steps);
 

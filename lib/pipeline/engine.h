@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "artifact/baseline.h"
 #include "base/call.h"
 #include "base/executors.h"
 #include "base/json.h"
@@ -25,14 +26,6 @@ struct FeatureError {
   int timestep_bin = 0;     // 0..19, tau / training timesteps in twentieths
   std::string block_group;  // "down", "mid", "up" ...: a closed set that the family names
   double ratio = 0;
-};
-
-// What the manifest says the errors of a timestep bin and block group are, over its steps and classes.
-struct FeatureBaseline {
-  int timestep_bin = 0;
-  std::string block_group;
-  double ratio = 0;          // mean
-  double low = 0, high = 0;  // least and greatest: the mean of any traffic lies between them
 };
 
 // What a loaded thing is and what it accepts. Fixed at load.

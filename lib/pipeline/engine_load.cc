@@ -5,6 +5,7 @@
 #include <set>
 
 #include "artifact/slots.h"
+#include "base/executors.h"
 #include "base/files.h"
 #include "models/folder.h"
 #include "nn/slot_io.h"
@@ -114,6 +115,7 @@ Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope,
   const auto steps = static_cast<int64_t>(schedule.timesteps.size());
   const Status filled = nn::TorchEdge("artifact", [&]() -> Status {
     const at::NoGradGuard guard;
+    std::vector<nn::Slot*> coded;
     for (const SlotRow& row : rows) {
       nn::Slot* slot = network.FindSlot(row.slot);
       if (slot == nullptr || static_cast<int64_t>(slot->parts.size()) != row.parts)
@@ -126,12 +128,20 @@ Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope,
       if (dropped.contains(row.slot + ".weight")) continue;
       if (slot->activation_bits > 0) TEMPERA_TRY(nn::ImportRanges(*slot, nn::FinderOf(tables), steps));
       if (slot->weight_bits > 0) {
-        TEMPERA_TRY(nn::ImportWeights(*slot, nn::FinderOf(weights)));
-        nn::Pack(*slot);
+        coded.push_back(slot);
       } else if (slot->role == nn::Role::kMatmul && slot->activation_bits > 0) {
         slot->state = nn::State::kInteger;
       }
     }
+    Lanes lanes(AvailableCpus(), &InitComputeThread);
+    const Status packed = lanes.ParallelFor(static_cast<int64_t>(coded.size()), [&](int64_t i) -> Status {
+      TEMPERA_TRY(scope.Check());
+      return nn::TorchEdge("artifact", [&] {
+        const at::NoGradGuard no_gradients;
+        return nn::ImportPacked(*coded[static_cast<size_t>(i)], nn::FinderOf(weights));
+      });
+    });
+    TEMPERA_TRY(packed);
     for (size_t i = 0; i < network.temporal_slots().size(); ++i)
       network.temporal_slots()[i]->temporal_index = static_cast<int>(i);
     engine->features_of_request_ = model.temporal_bits > 0 && network.info().added_width > 0;
@@ -195,19 +205,7 @@ Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope,
     for (const SchedulerRow& row : Schedulers()) info.schedulers.push_back(row.name);
   else
     info.schedulers = {schedule.scheduler};
-  if (manifest.baseline.is_array()) {
-    for (const Json& item : manifest.baseline) {
-      FeatureBaseline e;
-      Fields f(item, "manifest.json: baseline");
-      f.Need("timestep_bin", e.timestep_bin);
-      f.Need("block_group", e.block_group);
-      f.Need("ratio", e.ratio);
-      f.Need("low", e.low);
-      f.Need("high", e.high);
-      TEMPERA_TRY(f.Finish());
-      info.baseline.push_back(std::move(e));
-    }
-  }
+  TEMPERA_ASSIGN(info.baseline, ParseBaseline(manifest.baseline));
   return engine;
 }
 

@@ -15,10 +15,6 @@
 namespace tempera {
 namespace {
 
-constexpr int64_t kShardRows = 8;  // rows of one pass: the unit in which results are reproducible
-
-int64_t Shards(int64_t rows) { return (rows + kShardRows - 1) / kShardRows; }
-
 // A stream of random numbers of its own for each (seed, purpose, index).
 at::Generator Stream(uint64_t seed, uint64_t purpose, uint64_t index) {
   uint64_t z = seed + 0x9E3779B97F4A7C15ull * (purpose * 1000003 + index + 1);  // SplitMix64's mixing
@@ -45,6 +41,7 @@ Result<std::unique_ptr<Quantizer>> Quantizer::Create(const CallScope& scope, con
   int64_t weights = 0;
   for (const nn::Slot& slot : q->network_->slots()) weights += slot.k() * slot.out_channels;
   q->large_ = weights * static_cast<int64_t>(sizeof(float)) > nn::Params::kWideBytes;
+  if (q->large_) q->shard_rows_ = 1;
   q->plan_ = std::move(plan);
   q->conditions_ = OwnConditions(*q->network_);
   if (q->trace_.temporal_class == TemporalClass::kC) {
@@ -89,7 +86,7 @@ Status Quantizer::Calibrate(const CallScope& scope, const StageProgress& progres
   rows_.x = at::empty({steps * rows_.count, channels + beside, plan_.latent[1], plan_.latent[2]}, at::kFloat);
   for (nn::Slot& slot : network_->slots()) slot.state = nn::State::kFloat;
   std::atomic<int64_t> done{0};
-  const int64_t samples_of_shard = std::max<int64_t>(1, kShardRows / each);
+  const int64_t samples_of_shard = std::max<int64_t>(1, shard_rows_ / each);
   const int64_t shards = (plan_.samples + samples_of_shard - 1) / samples_of_shard;
   return lanes_.ParallelFor(shards, [&](int64_t shard) -> Status {
     return nn::TorchEdge("calibration", [&]() -> Status {
@@ -122,6 +119,8 @@ Status Quantizer::Calibrate(const CallScope& scope, const StageProgress& progres
     });
   });
 }
+
+int64_t Quantizer::Shards(int64_t rows) const { return (rows + shard_rows_ - 1) / shard_rows_; }
 
 std::vector<int64_t> Quantizer::RowsOf(int64_t step) const {
   std::vector<int64_t> rows(static_cast<size_t>(rows_.count));
@@ -340,7 +339,7 @@ Result<at::Tensor> Quantizer::RunOnRows(const CallScope& scope, const Unit& unit
     TEMPERA_TRY(scope.Check());
     return nn::TorchEdge(unit.name, [&]() -> Status {
       const at::NoGradGuard guard;
-      const int64_t begin = shard * kShardRows, n = std::min(kShardRows, count - begin);
+      const int64_t begin = shard * shard_rows_, n = std::min(shard_rows_, count - begin);
       std::vector<int64_t> rows;
       for (int64_t i = 0; i < n; ++i) rows.push_back(begin + i);
       nn::ForwardContext ctx = RowContext(rows);
@@ -390,7 +389,7 @@ Status Quantizer::RunUnit(const CallScope& scope, int64_t index, bool learn) {
 
   if (learn && UnitLearns(index)) {
     const int64_t count = target.size(0);
-    const int64_t rows_of_shard = std::min<int64_t>(kShardRows, spec_.batch),
+    const int64_t rows_of_shard = std::min<int64_t>(shard_rows_, spec_.batch),
                   shards = std::max<int64_t>(1, spec_.batch / rows_of_shard);
     const auto loss_of = [&](const std::vector<int64_t>& rows) {
       const at::Tensor pick = at::tensor(rows, at::kLong);
@@ -417,7 +416,7 @@ Status Quantizer::RunUnit(const CallScope& scope, int64_t index, bool learn) {
         return nn::TorchEdge(unit.name, [&]() -> Status {
           const at::NoGradGuard guard;
           std::vector<int64_t> rows;
-          for (int64_t i = shard * kShardRows; i < std::min(fixed, (shard + 1) * kShardRows); ++i)
+          for (int64_t i = shard * shard_rows_; i < std::min(fixed, (shard + 1) * shard_rows_); ++i)
             rows.push_back(i * count / fixed);
           losses[static_cast<size_t>(shard)] = loss_of(rows).item<double>();
           return OkStatus();

@@ -126,6 +126,7 @@ class Quantizer {
   Quantizer(const QuantSpec& spec, SpillStore spill, Lanes& lanes)
       : spec_(spec), method_(*FindMethod(spec.method)), spill_(std::move(spill)), lanes_(lanes) {}
 
+  int64_t Shards(int64_t rows) const;
   std::vector<int64_t> RowsOf(int64_t step) const;
   // A context of calibration rows.
   nn::ForwardContext RowContext(const std::vector<int64_t>& rows) const;
@@ -147,7 +148,8 @@ class Quantizer {
   const QuantMethod& method_;
   SpillStore spill_;
   Lanes& lanes_;
-  bool large_ = false;  // the weights that a simulation runs are made for each pass anew
+  bool large_ = false;      // the weights that a simulation runs are made for each pass anew
+  int64_t shard_rows_ = 8;  // of one pass: the unit in which results are reproducible; 1 where large
   std::unique_ptr<Denoiser> network_;
   std::shared_ptr<const Scheduler> scheduler_;
   TibTrace trace_;

@@ -209,6 +209,8 @@ Status ResolveSize(const QuantRequest& r, const ModelFolder& folder, const Denoi
   s.samples_per_step =
       r.samples_per_step.value_or(static_cast<int>(std::clamp<int64_t>(32 * 1024 / area, 4, 32)));
   TEMPERA_TRY(CheckRange("samples_per_step", s.samples_per_step, 1, 4096));
+  s.batch = r.batch.value_or(static_cast<int>(std::clamp<int64_t>(16 * 1024 / area, 4, 16)));
+  TEMPERA_TRY(CheckRange("batch", s.batch, 1, 4096));
   s.evaluation_pictures =
       r.evaluation_pictures.value_or(static_cast<int>(std::clamp<int64_t>(64 * 1024 / area, 4, 64)));
   return CheckRange("evaluation_pictures", s.evaluation_pictures, 0, 100000);
@@ -239,8 +241,6 @@ Result<QuantSpec> ResolveSpec(const QuantRequest& r, const std::filesystem::path
   s.seed = r.seed.value_or(s.seed);
   s.max_iterations = r.max_iterations.value_or(250);
   TEMPERA_TRY(CheckRange("max_iterations", s.max_iterations, 0, 1000000));
-  s.batch = r.batch.value_or(16);
-  TEMPERA_TRY(CheckRange("batch", s.batch, 1, 4096));
   s.temporal_strategy = r.temporal_strategy.value_or("select");
   if (std::find(std::begin(kStrategies), std::end(kStrategies), s.temporal_strategy) == std::end(kStrategies))
     return InvalidArgument("temporal_strategy: got \"", s.temporal_strategy,

@@ -37,6 +37,16 @@ std::set<std::string> CodedLayers(nn::Params& params) {
   return layers;
 }
 
+// What a pipeline's class reads of its autoencoder's configuration: Stable Diffusion only scales latents, XL
+// normalizes them by channel too; neither shifts them, whatever the configuration says. Source: diffusers
+// 0.42.1, which paints so.
+Json SeenConfig(Json config, PipelineKind kind) {
+  if (kind == PipelineKind::kPrompt || kind == PipelineKind::kPromptPair) config.erase("shift_factor");
+  if (kind == PipelineKind::kPrompt)
+    for (const char* key : {"latents_mean", "latents_std"}) config.erase(key);
+  return config;
+}
+
 Status RunOnCodes(Network& network, const std::set<std::string>& layers, const ModelPart& part) {
   return nn::TorchEdge(part.name, [&]() -> Status {
     const nn::TensorFinder find = nn::FinderOf(part.weights);
@@ -46,8 +56,7 @@ Status RunOnCodes(Network& network, const std::set<std::string>& layers, const M
         return DataLoss(part.name, ": tensor ", layer, ".weight.codes: is of no layer that runs in integers");
       slot->weight_bits = slot->activation_bits = 8;
       slot->dynamic = true;
-      if (const Status read = nn::ImportWeights(*slot, find); !read.ok()) return Annotate(read, part.name);
-      nn::Pack(*slot);
+      if (const Status read = nn::ImportPacked(*slot, find); !read.ok()) return Annotate(read, part.name);
     }
     return OkStatus();
   });
@@ -68,7 +77,8 @@ Result<std::unique_ptr<Stages>> Stages::Open(const ModelFolder& folder, const De
     std::set<std::string> coded;
     if (bits == 8 && part.has_layers()) coded = CodedLayers(params);
     if (part.is_first_stage()) {
-      TEMPERA_ASSIGN(s->first_stage_, BuildAutoencoder(part.config, part.label, params));
+      TEMPERA_ASSIGN(s->first_stage_,
+                     BuildAutoencoder(SeenConfig(part.config, s->kind_), part.label, params));
       TEMPERA_TRY(RunOnCodes(*s->first_stage_, coded, part));
       const int64_t channels = s->first_stage_->info().latent_channels;
       s->latent_channels_ = channels;

@@ -7,6 +7,7 @@
 #include <functional>
 #include <random>
 
+#include "artifact/baseline.h"
 #include "base/files.h"
 #include "tests/base/temp_folder.h"
 #include "tests/weights/mutate.h"
@@ -370,6 +371,31 @@ TEST_F(Artifact, StopsWhenTheCallerHasLeft) {
 TEST_F(Artifact, ErrorsShowNoAbsolutePath) {
   fs::remove(folder_ / kTablesFile);
   EXPECT_THAT(Message(Verify()), Not(HasSubstr(folder_.path().string())));
+}
+
+TEST(Baseline, EveryFieldIsReadAndChecked) {
+  const Json good{
+      {"timestep_bin", 19}, {"block_group", "up"}, {"ratio", 2e-3}, {"low", 1e-3}, {"high", 3e-3}};
+  const auto rows = ParseBaseline(Json::array({good}));
+  ASSERT_TRUE(rows.ok()) << rows.status();
+  ASSERT_EQ(rows->size(), 1u);
+  EXPECT_EQ((*rows)[0].timestep_bin, 19);
+  EXPECT_EQ((*rows)[0].block_group, "up");
+  EXPECT_EQ((*rows)[0].ratio, 2e-3);
+  EXPECT_EQ((*rows)[0].low, 1e-3);
+  EXPECT_EQ((*rows)[0].high, 3e-3);
+  for (const auto& [key, value] : {std::pair("timestep_bin", Json(20)),
+                                   {"timestep_bin", Json(-1)},
+                                   {"block_group", Json(1)},
+                                   {"ratio", Json("x")},
+                                   {"low", Json()},
+                                   {"surplus", Json(1)}}) {
+    Json bad = good;
+    bad[key] = value;
+    const Status status = ParseBaseline(Json::array({bad})).status();
+    EXPECT_TRUE(absl::IsDataLoss(status) && Message(status).find(key) != std::string::npos) << status;
+  }
+  EXPECT_TRUE(absl::IsDataLoss(ParseBaseline(Json::object()).status()));
 }
 
 }  // namespace

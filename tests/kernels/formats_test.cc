@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <array>
 #include <random>
 
 #include "kernels/kernels.h"
@@ -52,6 +53,34 @@ TEST(Formats, RoundTrips) {
           EXPECT_EQ(w.code_sum[static_cast<size_t>(row)], sum);
         }
       }
+    }
+  }
+}
+
+TEST(Formats, StoredRowsPackLikeTheirCodesTurned) {
+  std::mt19937 random(2);
+  for (const Format format : {Format::kInt8, Format::kInt4}) {
+    for (const auto& [n, channels, taps] :
+         {std::array<int64_t, 3>{17, 5, 9}, {16, 3, 1}, {1, 64, 9}, {3, 33, 4}, {2, 0, 9}, {5, 2000, 9}}) {
+      const int bits = format == Format::kInt4 ? 4 : 8;
+      const int64_t k = channels * taps;
+      std::vector<uint8_t> codes(static_cast<size_t>(n * k)), turned(codes.size());
+      for (uint8_t& c : codes) c = static_cast<uint8_t>(random() % (1u << bits));
+      for (int64_t row = 0; row < n; ++row)
+        for (int64_t c = 0; c < channels; ++c)
+          for (int64_t t = 0; t < taps; ++t)
+            turned[static_cast<size_t>(row * k + t * channels + c)] =
+                codes[static_cast<size_t>(row * k + c * taps + t)];
+      const std::vector<int32_t> zero(static_cast<size_t>(n), 3);
+      std::vector<uint8_t> stored(FormatBytes(format, n, k));
+      PackCodes(format, n, k, codes.data(), stored.data());
+
+      const PackedMatrix got = PackStored(format, bits, n, channels, taps, stored.data(), zero.data());
+      const PackedMatrix want = Pack(format, bits, n, k, turned.data(), zero.data());
+      EXPECT_EQ(got.codes, want.codes) << FormatName(format) << " n " << n << " k " << k;
+      EXPECT_EQ(got.code_sum, want.code_sum);
+      EXPECT_EQ(got.zero, want.zero);
+      EXPECT_EQ(got.k, want.k);
     }
   }
 }

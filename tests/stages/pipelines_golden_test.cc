@@ -339,5 +339,25 @@ TEST(EngineGolden, PreviewsByProjection) {
   EXPECT_TRUE(at::equal(p.stages->Project(latent), small));
 }
 
+// As diffusers: the classes of Stable Diffusion read the scale alone, XL means and deviations too.
+TEST(StagesOfSd, ReadOfTheAutoencoderWhatTheirClassReads) {
+  const auto decoded = [](const char* name, const Json& fields) {
+    const Pipeline p(name);
+    ModelFolder changed = p.folder;
+    for (ModelPart& part : changed.stages)
+      if (part.is_first_stage()) part.config.update(fields);
+    const auto stages = Stages::Open(changed, p.network->info());
+    EXPECT_TRUE(stages.ok()) << stages.status();
+    NoiseSource noise(7);
+    return (*stages)->Decode(noise.Randn({1, 4, 4, 4}));
+  };
+  const Json shift{{"shift_factor", 0.5}};
+  const Json means{{"latents_mean", {0.5, 0.5, 0.5, 0.5}}, {"latents_std", {2.0, 2.0, 2.0, 2.0}}};
+  for (const char* name : {"sd1", "sdxl"})
+    EXPECT_TRUE(at::equal(decoded(name, shift), decoded(name, Json::object()))) << name;
+  EXPECT_TRUE(at::equal(decoded("sd1", means), decoded("sd1", Json::object())));
+  EXPECT_FALSE(at::equal(decoded("sdxl", means), decoded("sdxl", Json::object())));
+}
+
 }  // namespace
 }  // namespace tempera
