@@ -2,7 +2,12 @@
 
 #include <ATen/Functions.h>
 
+#include <algorithm>
 #include <cmath>
+#include <utility>
+#include <vector>
+
+#include "kernels/rounding_loss.h"
 
 namespace tempera {
 
@@ -34,39 +39,52 @@ void AssignBits(Denoiser& network, const QuantSpec& spec) {
   }
 }
 
+namespace {
+
+// Scale and zero point of a row of K weights: those of its range, or of the share of it, down to a fifth,
+// that loses least.
+std::pair<float, float> RowScale(const float* w, int64_t k, int levels, bool search) {
+  const float top = static_cast<float>(levels - 1);
+  float low = 0, high = 0;
+  for (int64_t i = 0; i < k; ++i) {
+    low = std::min(low, w[i]);
+    high = std::max(high, w[i]);
+  }
+  float best_scale = 1, best_zero = 0;
+  double best = INFINITY;
+  for (int shrink = 0; shrink < (search ? 80 : 1); ++shrink) {
+    const float f = 1 - 0.01f * static_cast<float>(shrink);
+    const float scale = std::max((high - low) * f / top, 1e-8f);
+    const float zero = std::clamp(std::nearbyint(-low * f / scale), 0.0f, top);
+    const double loss = search ? kernels::RoundingLoss(w, k, scale, static_cast<int32_t>(zero), levels) : 0;
+    if (!(loss < best)) continue;
+    best = loss;
+    best_scale = scale;
+    best_zero = zero;
+  }
+  return {best_scale, best_zero};
+}
+
+}  // namespace
+
 void InitWeights(nn::Slot& slot, bool search) {
   const at::NoGradGuard guard;
-  const float top = static_cast<float>((1 << slot.weight_bits) - 1);
+  const int levels = 1 << slot.weight_bits;
   for (nn::SlotPart& part : slot.parts) {
     const at::Tensor w = slot.EqualizedWeight().narrow(1, part.begin, part.channels).contiguous();
     const at::Tensor flat = w.reshape({slot.out_channels, -1});  // [N, K]
-    const at::Tensor low = flat.amin(1, true).clamp_max(0), high = flat.amax(1, true).clamp_min(0);
-    at::Tensor best, best_scale, best_zero;
-    for (int shrink = 0; shrink < (search ? 80 : 1); ++shrink) {
-      const double f = 1 - 0.01 * shrink;
-      const at::Tensor scale = ((high - low) * f / top).clamp_min(1e-8);
-      const at::Tensor zero = at::round(-low * f / scale).clamp(0, top);
-      if (!search) {
-        best_scale = scale;
-        best_zero = zero;
-        break;
-      }
-      const at::Tensor value = (at::clamp(at::round(flat / scale) + zero, 0, top) - zero) * scale;
-      const at::Tensor error = (value - flat).abs().pow(2.4).mean(1, true);
-      if (!best.defined()) {
-        best = error;
-        best_scale = scale;
-        best_zero = zero;
-        continue;
-      }
-      const at::Tensor better = error < best;
-      best = at::where(better, error, best);
-      best_scale = at::where(better, scale, best_scale);
-      best_zero = at::where(better, zero, best_zero);
+    const at::Tensor on_cpu = flat.cpu();
+    const int64_t k = flat.size(1);
+    std::vector<float> scale, zero;
+    for (int64_t row = 0; row < slot.out_channels; ++row) {
+      const auto [s, z] = RowScale(on_cpu.const_data_ptr<float>() + row * k, k, levels, search);
+      scale.push_back(s);
+      zero.push_back(z);
     }
-    part.scale = best_scale.view({-1}).contiguous();
-    part.zero = best_zero.view({-1}).to(at::kInt).contiguous();
-    part.codes = at::clamp(at::round(flat / best_scale) + best_zero, 0, top)
+    part.scale = at::tensor(scale).to(w.device());
+    const at::Tensor zeros = at::tensor(zero).to(w.device());
+    part.zero = zeros.to(at::kInt);
+    part.codes = at::clamp(at::round(flat / part.scale.view({-1, 1})) + zeros.view({-1, 1}), 0, levels - 1)
                      .to(at::kByte)
                      .view(w.sizes())
                      .contiguous();
