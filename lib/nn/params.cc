@@ -45,6 +45,31 @@ Dtype ToDtype(at::ScalarType type) {
   return Dtype::kF32;
 }
 
+// No number's exponent is all ones. Adding its lowest bit to such an exponent, the rest taken away, carries
+// into the sign's place: several numbers a word, for every weight of a model is read for this before its
+// first step. REQUIRES: F32, F16 or BF16.
+bool AllFinite(const TensorView& view) {
+  uint64_t exponent = 0x7f8000007f800000, lowest = 0x0080000000800000, carry = 0x8000000080000000;
+  if (view.dtype != Dtype::kF32) {
+    const bool half = view.dtype == Dtype::kF16;
+    exponent = half ? 0x7c007c007c007c00 : 0x7f807f807f807f80;
+    lowest = half ? 0x0400040004000400 : 0x0080008000800080;
+    carry = 0x8000800080008000;
+  }
+  const uint8_t* p = view.bytes.data();
+  const size_t size = view.bytes.size();
+  uint64_t carried = 0, word = 0;
+  size_t i = 0;
+  for (; i + sizeof word <= size; i += sizeof word) {
+    std::memcpy(&word, p + i, sizeof word);
+    carried |= (word & exponent) + lowest;
+  }
+  word = 0;
+  if (i < size) std::memcpy(&word, p + i, size - i);
+  carried |= (word & exponent) + lowest;
+  return (carried & carry) == 0;
+}
+
 }  // namespace
 
 at::Tensor ToTensor(const TensorView& view) {
@@ -145,12 +170,12 @@ at::Tensor Params::TakeAs(const std::string& name, const Shape& shape, Init init
       Fail(InvalidArgument(object, ": got ", DtypeName(view.dtype), ", want F32, F16 or BF16"));
       return {};
     }
-    tensor = ToTensor(view).to(device_);
-    if (widen) tensor = tensor.to(at::kFloat);
-    if (!at::isfinite(tensor).all().item<bool>()) {
+    if (!AllFinite(view)) {
       Fail(InvalidArgument(object, ": holds a NaN or an infinity, want finite numbers"));
       return {};
     }
+    tensor = ToTensor(view).to(device_);
+    if (widen) tensor = tensor.to(at::kFloat);
   }
   taken_[name] = tensor;
   return tensor;

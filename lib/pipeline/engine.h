@@ -181,7 +181,8 @@ class Engine {
   virtual int64_t TemporalMultiplications() const = 0;
 };
 
-// Call at program start, before any thread: probes the processor and caps what libraries may use of it. A
+// Call at program start, before any thread: probes the processor and caps what libraries may use of it, and
+// has freed memory kept for the next step. A
 // network of more than `large` bytes makes each of the two rows under guidance in a pass of its own, side by
 // side where `threads` is 2 or more: its bytes do not depend on that.
 void InitCompute(int threads = 1, int64_t large = int64_t{256} << 20);
