@@ -78,35 +78,47 @@ Result<double> CancelLatency(Client& client, const Engine& engine, uint64_t seed
 Status Bench(const std::string& server, const std::filesystem::path& folder, int rounds) {
   TEMPERA_ASSIGN(const auto client, Client::Create({.server = server}));
   TEMPERA_ASSIGN(const auto engine, Engine::LoadArtifact({}, folder, folder.filename().string(), {}));
-  std::vector<double> alone, served, first, cancel, steps;
-  for (int round = -1; round < rounds; ++round) {
-    const auto seed = static_cast<uint64_t>(round + 1);
-    TEMPERA_ASSIGN(const double by_library, Alone(*engine, seed, steps));
+  std::vector<double> alone, served, ratio, first, cancel, steps, served_steps;
+  const auto serve = [&](uint64_t seed) -> Result<double> {
     const auto begin = Clock::now();
-    double to_first = 0;
-    TEMPERA_TRY(client
-                    ->Generate({}, RequestOf(*engine, seed),
-                               {.on_accepted =
-                                    [&](const v1::Accepted&) {
-                                      if (to_first == 0) to_first = Ms(Clock::now() - begin);
-                                    }})
-                    .status());
-    const double by_server = Ms(Clock::now() - begin);
-    // At even phases of a step: the server notices a cancel when its step is done.
-    const double phase = (round + 0.5) / rounds;
-    TEMPERA_ASSIGN(const double to_cancel,
-                   CancelLatency(*client, *engine, seed, std::max(0.0, phase) * Median(steps)));
-    if (round < 0) {  // the first round warms both up
-      steps.clear();
-      continue;
+    TEMPERA_TRY(
+        client
+            ->Generate(
+                {}, RequestOf(*engine, seed),
+                {.on_accepted = [&](const v1::Accepted&) { first.push_back(Ms(Clock::now() - begin)); },
+                 .on_progress = [&](const v1::Progress& p) { served_steps.push_back(p.milliseconds()); }})
+            .status());
+    return Ms(Clock::now() - begin);
+  };
+  TEMPERA_TRY(Alone(*engine, 0, steps).status());  // warms both up
+  TEMPERA_TRY(serve(0).status());
+  for (std::vector<double>* v : {&first, &steps, &served_steps}) v->clear();
+  for (int round = 0; round < rounds; ++round) {
+    // Turns change places, so that neither always follows the other.
+    const auto seed = static_cast<uint64_t>(round);
+    double by_library = 0, by_server = 0;
+    for (const bool library : {round % 2 == 0, round % 2 != 0}) {
+      if (library) {
+        TEMPERA_ASSIGN(by_library, Alone(*engine, seed, steps));
+      } else {
+        TEMPERA_ASSIGN(by_server, serve(seed));
+      }
     }
     alone.push_back(by_library);
     served.push_back(by_server);
-    first.push_back(to_first);
+    ratio.push_back(by_server / by_library);
+  }
+  for (int round = 0; round < rounds; ++round) {
+    // At even phases of a step: the server notices a cancel when its step is done.
+    const double phase = (round + 0.5) / rounds;
+    TEMPERA_ASSIGN(const double to_cancel,
+                   CancelLatency(*client, *engine, static_cast<uint64_t>(round), phase * Median(steps)));
     cancel.push_back(to_cancel);
   }
   const Json out{{"library_ms", Median(alone)},
                  {"server_ms", Median(served)},
+                 {"server_to_library", Median(ratio)},
+                 {"server_step_ms", Median(served_steps)},
                  {"first_event_ms", Median(first)},
                  {"cancel_ms", Median(cancel)},
                  {"greatest_cancel_ms", *std::max_element(cancel.begin(), cancel.end())},

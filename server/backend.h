@@ -33,7 +33,8 @@ struct Backend {
   const Refs& refs;
   ModelManager& models;
   Metrics& metrics;
-  Lanes& io;  // may block on disk
+  Lanes& io;      // may block on disk
+  Lanes& writes;  // begins the writes of streams that compute threads feed; never blocks
   std::atomic<bool> draining{false};
   std::atomic<int> io_waiting{0};
 

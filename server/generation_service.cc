@@ -25,7 +25,7 @@ Status GenerationService::CheckRequest(const v1::GenerateRequest& request) const
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* GenerationService::Generate(
     grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
-  auto* writer = new Generation::Writer(*context, *request, request->request_id());
+  auto* writer = new Generation::Writer(*context, *request, request->request_id(), {}, &backend_.writes);
   Generation::Writer::Handle out = writer->handle();
   if (Status status = CheckRequest(*request); !status.ok()) {
     out.Finish(status);

@@ -17,15 +17,6 @@
 
 namespace tempera {
 
-// What one method made of the model: gathered while its Quantizer lives.
-struct MethodOutcome {
-  QuantSpec spec;
-  FeatureTable exact, used;
-  std::vector<LayerError> layers;
-  Selection selection;                   // empty for a method without one
-  std::shared_ptr<const Engine> engine;  // the packed artifact, as it will be served
-};
-
 inline constexpr int64_t kKeptLatents = 4;
 
 // The pictures of an evaluation: pair i is seed i, class i modulo classes.

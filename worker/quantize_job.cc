@@ -374,6 +374,18 @@ std::vector<LayerResult> DescribeLayers(const Quantized& q, const Json& table) {
   return layers;
 }
 
+// What the report says of one method, gathered while its quantizer lives: a large network goes before the
+// pictures are painted.
+struct MethodFacts {
+  DenoiserInfo network;
+  int64_t training_timesteps = 0;
+  std::vector<double> timesteps;
+  std::vector<LayerResult> layers;
+  FeatureMap features;
+  TemporalErrors temporal;
+  ByteFacts bytes;
+};
+
 Result<QuantizeJobOutput> Run(const Job& job) {
   const QuantSpec& spec = job.input.spec;
   const std::filesystem::path folder = job.input.work_folder / "artifact";
@@ -388,8 +400,8 @@ Result<QuantizeJobOutput> Run(const Job& job) {
   };
   const std::string started = NowText();
   const auto quantize = [&](const QuantSpec& s, const std::filesystem::path& to,
-                            Manifest& manifest) -> Result<Quantized> {
-    TEMPERA_ASSIGN(Quantized q, QuantizeOne(job, s, checkpoints_of(s)));
+                            Manifest& manifest) -> Result<MethodFacts> {
+    TEMPERA_ASSIGN(const Quantized q, QuantizeOne(job, s, checkpoints_of(s)));
     TEMPERA_TRY(MakeFolders(to, "artifact"));
     TEMPERA_TRY(WriteTensors(to / kWeightsFile, q.weights));
     TEMPERA_TRY(WriteTensors(to / kTablesFile, q.tables));
@@ -399,20 +411,25 @@ Result<QuantizeJobOutput> Run(const Job& job) {
     for (const char* name : {kWeightsFile, kTablesFile, kReferenceFile})
       TEMPERA_TRY(AddFile(manifest, to, name));
     TEMPERA_TRY(AddStages(manifest, to, job.folder, s.stage_bits));
-    return q;
+    const Denoiser& network = q.quantizer->network();
+    return MethodFacts{.network = network.info(),
+                       .training_timesteps = q.quantizer->scheduler().train_timesteps(),
+                       .timesteps = q.quantizer->scheduler().timesteps(),
+                       .layers = DescribeLayers(q, manifest.slots),
+                       .features = DescribeFeatures(q),
+                       .temporal = MeasureTemporal(network, network.info().block_groups,
+                                                   q.quantizer->exact_features(), q.used),
+                       .bytes = CountBytes(network, q.weights, q.tables, q.reference)};
   };
 
   Manifest manifest;
   job.meter.BeginMethod(0);
-  TEMPERA_ASSIGN(Quantized own, quantize(spec, folder, manifest));
-  TEMPERA_ASSIGN(const auto full, Engine::LoadModel(job.scope, job.input.model_folder));
-  TEMPERA_ASSIGN(const auto served, LoadArtifactAs(job.scope, folder, manifest, "", {.metric = false}));
-  const Denoiser& network = own.quantizer->network();
+  TEMPERA_ASSIGN(const MethodFacts own, quantize(spec, folder, manifest));
 
   Evaluation evaluation;
   evaluation.model = {.name = job.folder.name,
                       .sha256 = model_digest,
-                      .family = network.info().family,
+                      .family = own.network.family,
                       .pipeline = job.folder.pipeline->class_name,
                       .channels = job.paints.channels,
                       .height = spec.height,
@@ -426,8 +443,8 @@ Result<QuantizeJobOutput> Run(const Job& job) {
   evaluation.schedule = {.scheduler = spec.scheduler,
                          .spacing = spec.spacing,
                          .eta = spec.eta,
-                         .training_timesteps = own.quantizer->scheduler().train_timesteps(),
-                         .timesteps = own.quantizer->scheduler().timesteps()};
+                         .training_timesteps = own.training_timesteps,
+                         .timesteps = own.timesteps};
   evaluation.calibration = {.seed = spec.seed,
                             .samples_per_step = spec.samples_per_step,
                             .classes = {},
@@ -439,10 +456,10 @@ Result<QuantizeJobOutput> Run(const Job& job) {
                             .stage_bits = spec.stage_bits};
   for (const int64_t c : spec.classes)
     evaluation.calibration.classes.push_back(evaluation.model.classes[static_cast<size_t>(c)]);
-  evaluation.groups = network.info().block_groups;
-  evaluation.layers = DescribeLayers(own, manifest.slots);
-  evaluation.temporal_features = DescribeFeatures(own);
-  evaluation.bytes = CountBytes(network, own.weights, own.tables, own.reference);
+  evaluation.groups = own.network.block_groups;
+  evaluation.layers = own.layers;
+  evaluation.temporal_features = own.features;
+  evaluation.bytes = own.bytes;
 
   TEMPERA_ASSIGN(const auto features, FeatureExtractor::Open(job.input.model_folder));
   const bool fits = features != nullptr && features->info().classes == classes;
@@ -454,16 +471,24 @@ Result<QuantizeJobOutput> Run(const Job& job) {
   const int64_t count = channels == 1 || channels == 3 || channels == 4 ? spec.evaluation_pictures : 0;
 
   job.meter.Stage("evaluate");
-  const auto painting = [&](const char* what) {
-    return [&job, what](int64_t done, int64_t total) { job.meter.Unit(what, done, total); };
+  // One engine is loaded at a time. `bytes`: what it holds in memory.
+  const auto paint = [&](Result<std::shared_ptr<const Engine>> loaded, const QuantSpec& s, const char* what,
+                         std::optional<int64_t>& bytes) -> Result<PaintedPairs> {
+    TEMPERA_ASSIGN(const auto engine, std::move(loaded));
+    bytes = engine->info().memory_bytes();
+    return PaintPairs(job.scope, *engine, s, count, job.lanes,
+                      [&](int64_t done, int64_t total) { job.meter.Unit(what, done, total); });
   };
+  Measurements measurements;
   TEMPERA_ASSIGN(const PaintedPairs original,
-                 PaintPairs(job.scope, *full, spec, count, job.lanes, painting("full precision")));
+                 paint(LoadModelOf(job.scope, job.folder), spec, "full precision",
+                       measurements.full_precision_resident_bytes));
   TEMPERA_ASSIGN(const PaintedPairs quantized,
-                 PaintPairs(job.scope, *served, spec, count, job.lanes, painting("quantized")));
+                 paint(LoadArtifactAs(job.scope, folder, manifest, "", {.metric = false}), spec, "quantized",
+                       measurements.quantized_resident_bytes));
   evaluation.pairs = original.pairs;
   if (spec.stage_bits == 8) {
-    TEMPERA_ASSIGN(evaluation.parts, MeasureParts(job.folder, folder, network.info(), spec, job.plan,
+    TEMPERA_ASSIGN(evaluation.parts, MeasureParts(job.folder, folder, own.network, spec, job.plan,
                                                   original.latents, job.lanes));
   }
   TEMPERA_ASSIGN(const FeatureScores of_original,
@@ -476,11 +501,8 @@ Result<QuantizeJobOutput> Run(const Job& job) {
                        .dimension = features->info().dimension,
                        .pictures = count,
                        .against = Cat(features->info().real_pictures, " real pictures")};
-  TEMPERA_ASSIGN(
-      MethodResult own_result,
-      ScoreMethod(job.scope, spec,
-                  MeasureTemporal(network, evaluation.groups, own.quantizer->exact_features(), own.used),
-                  original, quantized, scorer, why_none, job.lanes));
+  TEMPERA_ASSIGN(MethodResult own_result, ScoreMethod(job.scope, spec, own.temporal, original, quantized,
+                                                      scorer, why_none, job.lanes));
   evaluation.methods.push_back(std::move(own_result));
 
   std::vector<std::pair<std::string, PaintedPairs>> others;
@@ -492,15 +514,14 @@ Result<QuantizeJobOutput> Run(const Job& job) {
     other.temporal_strategy = FindMethod(other.method)->temporal_apart ? "select" : "reconstruct";
     const std::filesystem::path beside = job.input.work_folder / ("compare-" + other.method);
     Manifest of_other;
-    TEMPERA_ASSIGN(const Quantized q, quantize(other, beside, of_other));
-    TEMPERA_ASSIGN(const auto engine, LoadArtifactAs(job.scope, beside, of_other, "", {.metric = false}));
+    TEMPERA_ASSIGN(const MethodFacts facts, quantize(other, beside, of_other));
     job.meter.Stage("evaluate");
-    TEMPERA_ASSIGN(PaintedPairs painted,
-                   PaintPairs(job.scope, *engine, other, count, job.lanes, painting("compared")));
-    TEMPERA_ASSIGN(MethodResult result, ScoreMethod(job.scope, other,
-                                                    MeasureTemporal(q.quantizer->network(), evaluation.groups,
-                                                                    q.quantizer->exact_features(), q.used),
-                                                    original, painted, scorer, why_none, job.lanes));
+    std::optional<int64_t> bytes;
+    TEMPERA_ASSIGN(
+        PaintedPairs painted,
+        paint(LoadArtifactAs(job.scope, beside, of_other, "", {.metric = false}), other, "compared", bytes));
+    TEMPERA_ASSIGN(MethodResult result, ScoreMethod(job.scope, other, facts.temporal, original, painted,
+                                                    scorer, why_none, job.lanes));
     evaluation.methods.push_back(std::move(result));
     others.emplace_back(other.method, std::move(painted));
     std::filesystem::remove_all(beside, ignored);
@@ -523,7 +544,6 @@ Result<QuantizeJobOutput> Run(const Job& job) {
   TEMPERA_TRY(WriteFileAtomic(folder / kManifestFile, manifest.Text(), kManifestFile));
   const std::string id = manifest.Id();
 
-  Measurements measurements;
   measurements.job.id = job.input.job_id;
   Fields notes(job.input.notes, "notes");
   notes.Get("name", measurements.job.name);
@@ -547,8 +567,6 @@ Result<QuantizeJobOutput> Run(const Job& job) {
                            .runs = static_cast<int64_t>(quantized.step_milliseconds.size()),
                            .milliseconds = Median(quantized.step_milliseconds)}};
   }
-  measurements.full_precision_resident_bytes = full->info().memory_bytes();
-  measurements.quantized_resident_bytes = served->info().memory_bytes();
   TEMPERA_TRY(WriteFileAtomic(folder / kMeasurementsFile, ToJson(measurements).dump(2), kMeasurementsFile));
   TEMPERA_ASSIGN(const Report report, BuildReport(id, evaluation, measurements, folder));
   TEMPERA_TRY(WriteFileAtomic(folder / kReportJsonFile, report.json, kReportJsonFile));

@@ -40,6 +40,11 @@ Result<std::shared_ptr<const Engine>> Engine::LoadModel(const CallScope& scope,
                                                         const std::filesystem::path& path) {
   TEMPERA_TRY(scope.Check());
   TEMPERA_ASSIGN(const ModelFolder folder, OpenModelFolder(path));
+  return LoadModelOf(scope, folder);
+}
+
+Result<std::shared_ptr<const Engine>> LoadModelOf(const CallScope& scope, const ModelFolder& folder) {
+  TEMPERA_TRY(scope.Check());
   auto engine = std::make_shared<NetworkEngine>();
   nn::Params params(folder.network.weights, at::kCPU);
   TEMPERA_ASSIGN(engine->network_, BuildDenoiser(folder.network.config, folder.network.label, params));

@@ -6,6 +6,11 @@
 
 namespace tempera {
 
+struct ModelFolder;
+
+// Engine::LoadModel of a folder that is open: its weights stay mapped once.
+Result<std::shared_ptr<const Engine>> LoadModelOf(const CallScope& scope, const ModelFolder& folder);
+
 // An engine over the tensors of `folder`, read as `manifest` says; the folder's own manifest.json is not
 // looked at.
 Result<std::shared_ptr<const Engine>> LoadArtifactAs(const CallScope& scope,

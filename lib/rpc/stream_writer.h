@@ -35,7 +35,8 @@ enum class SendResult {
 // gRPC permits one write in flight, so messages wait in a bounded queue: what may be dropped is dropped when
 // it is full, and a client that lets results pile up loses its call, not the server its memory. The object
 // lives until gRPC calls OnDone; producers hold a Handle, whose Send() says kClosed once the call has ended.
-// Some producer must call Finish().
+// Some producer must call Finish(). Beginning a write encodes the message and calls the kernel: `begin_on`
+// does that for producers that have better to do, who then pay a wake-up alone; null: they do it themselves.
 //
 // Thread-safe. Laws: at most one of a write and the finish is in flight, decided under the lock and begun
 // outside of it (gRPC may run reactions inside the call); who decided keeps the object alive, for OnDone
@@ -44,6 +45,7 @@ template <typename Message>
 class StreamWriter final : public grpc::ServerWriteReactor<Message> {
   struct Core {
     std::mutex mutex;
+    Lanes* begin_on = nullptr;
     StreamWriter* writer = nullptr;  // null once the call is over
     std::deque<Message> queue;       // front() is the message being written while `busy`
     size_t bytes = 0;
@@ -73,7 +75,7 @@ class StreamWriter final : public grpc::ServerWriteReactor<Message> {
           start = core_->writer;
         }
       }
-      if (start != nullptr) start->Continue();
+      if (start != nullptr) Begin(start);
     }
     // True once the client is gone or the call is finished.
     bool closed() const {
@@ -114,8 +116,12 @@ class StreamWriter final : public grpc::ServerWriteReactor<Message> {
           start = core_->writer;
         }
       }
-      if (start != nullptr) start->Continue();
+      if (start != nullptr) Begin(start);
       return result;
+    }
+    void Begin(StreamWriter* start) {
+      if (core_->begin_on == nullptr) return start->Continue();
+      core_->begin_on->Post([start] { start->Continue(); });
     }
 
     std::shared_ptr<Core> core_;
@@ -123,12 +129,13 @@ class StreamWriter final : public grpc::ServerWriteReactor<Message> {
   };
 
   StreamWriter(grpc::CallbackServerContext& context, const google::protobuf::Message& request,
-               std::string_view message_request_id = {}, StreamLimits limits = {})
+               std::string_view message_request_id = {}, StreamLimits limits = {}, Lanes* begin_on = nullptr)
       : context_(context),
         request_(request.GetDescriptor()),
         limits_(limits),
         info_(ReadCall(context, message_request_id, stop_.get_token())) {
     core_->writer = this;
+    core_->begin_on = begin_on;
   }
 
   Handle handle() { return Handle(core_, limits_); }
@@ -138,21 +145,29 @@ class StreamWriter final : public grpc::ServerWriteReactor<Message> {
   // REQUIRES: busy was set by the caller, under the lock.
   void Continue() {
     const Message* message = nullptr;
+    bool last = false;
     {
       std::lock_guard lock(core_->mutex);
       if (!core_->queue.empty()) {
         message = &core_->queue.front();
+        last = core_->queue.size() == 1 && core_->final_status;
       } else if (!core_->final_status) {
         core_->busy = false;
         return;
       }
     }
-    if (message != nullptr) {
+    if (message != nullptr && !last) {
       this->StartWrite(message);
       return;
     }
     for (const auto& [key, value] : core_->trailers) context_.AddTrailingMetadata(key, value);
-    this->Finish(ToGrpc(CancelReason(info_.scope, *core_->final_status), request_, info_.request_id));
+    const grpc::Status status =
+        ToGrpc(CancelReason(info_.scope, *core_->final_status), request_, info_.request_id);
+    if (last) {
+      this->StartWriteAndFinish(message, {}, status);
+    } else {
+      this->Finish(status);
+    }
   }
   void OnWriteDone(bool ok) override {
     {

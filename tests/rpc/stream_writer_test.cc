@@ -31,18 +31,21 @@ class Service final : public v1::GenerationService::CallbackService {
  public:
   std::function<void(Writer::Handle, const CallInfo&)> on_call;
   StreamLimits limits;
+  Lanes* begin_on = nullptr;
 
   grpc::ServerWriteReactor<GenerateResponse>* Generate(grpc::CallbackServerContext* context,
                                                        const GenerateRequest* request) override {
-    auto* writer = new Writer(*context, *request, request->request_id(), limits);
+    auto* writer = new Writer(*context, *request, request->request_id(), limits, begin_on);
     on_call(writer->handle(), writer->info());
     return writer;
   }
 };
 
-class StreamWriterTest : public ::testing::Test {
+// The parameter: writes are begun by the producers themselves, or for them.
+class StreamWriterTest : public ::testing::TestWithParam<bool> {
  protected:
   void Start() {
+    if (GetParam()) service_.begin_on = &lanes_;
     auto server = Server::Start({.listen = "127.0.0.1:0"}, {&service_}, metrics_);
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
@@ -52,13 +55,17 @@ class StreamWriterTest : public ::testing::Test {
   // Waits until every call has left the server.
   void Drain() { server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(10)); }
 
+  Lanes lanes_{1, nullptr};
   Metrics metrics_{BuildInfo{}};
   Service service_;
   std::unique_ptr<Server> server_;
   std::unique_ptr<v1::GenerationService::Stub> stub_;
 };
 
-TEST_F(StreamWriterTest, DeliversInOrderThenTheStatusAndTrailers) {
+INSTANTIATE_TEST_SUITE_P(BegunBy, StreamWriterTest, ::testing::Bool(),
+                         [](const auto& tested) { return tested.param ? "Lanes" : "Producers"; });
+
+TEST_P(StreamWriterTest, DeliversInOrderThenTheStatusAndTrailers) {
   std::jthread producer;
   service_.on_call = [&](Writer::Handle out, const CallInfo&) {
     producer = std::jthread([out]() mutable {
@@ -89,7 +96,7 @@ TEST_F(StreamWriterTest, DeliversInOrderThenTheStatusAndTrailers) {
   EXPECT_EQ(metrics_.requests.Value("tempera.v1.GenerationService/Generate", "NOT_FOUND"), 1);
 }
 
-TEST_F(StreamWriterTest, ManyThreadsMayFeedOneCall) {
+TEST_P(StreamWriterTest, ManyThreadsMayFeedOneCall) {
   std::vector<std::jthread> producers;
   service_.on_call = [&](Writer::Handle out, const CallInfo&) {
     producers.emplace_back([out]() mutable {
@@ -115,7 +122,7 @@ TEST_F(StreamWriterTest, ManyThreadsMayFeedOneCall) {
 
 // The client does not read: droppable messages are dropped at the bound, and what was queued arrives when it
 // reads.
-TEST_F(StreamWriterTest, DropsProgressOfASlowReaderButNoResult) {
+TEST_P(StreamWriterTest, DropsProgressOfASlowReaderButNoResult) {
   service_.limits = {.droppable_messages = 8, .max_bytes = 1 << 30};
   std::atomic<int> queued = 0, dropped = 0;
   std::promise<void> produced;
@@ -146,7 +153,7 @@ TEST_F(StreamWriterTest, DropsProgressOfASlowReaderButNoResult) {
   EXPECT_EQ(last, -1);
 }
 
-TEST_F(StreamWriterTest, ResultsThatPileUpEndTheCall) {
+TEST_P(StreamWriterTest, ResultsThatPileUpEndTheCall) {
   service_.limits = {.droppable_messages = 8, .max_bytes = 4 << 20};
   std::promise<void> produced;
   std::jthread producer;
@@ -170,7 +177,7 @@ TEST_F(StreamWriterTest, ResultsThatPileUpEndTheCall) {
   EXPECT_EQ(Reason(status), kSlowReader);
 }
 
-TEST_F(StreamWriterTest, CancelStopsTheProducer) {
+TEST_P(StreamWriterTest, CancelStopsTheProducer) {
   std::vector<std::jthread> producers;
   std::mutex mutex;
   std::atomic<int> stopped = 0;
@@ -204,7 +211,7 @@ TEST_F(StreamWriterTest, CancelStopsTheProducer) {
   }
 }
 
-TEST_F(StreamWriterTest, DeadlineStopsTheProducer) {
+TEST_P(StreamWriterTest, DeadlineStopsTheProducer) {
   std::promise<Status> end;
   std::jthread producer;
   service_.on_call = [&](Writer::Handle out, const CallInfo& info) {
@@ -225,7 +232,7 @@ TEST_F(StreamWriterTest, DeadlineStopsTheProducer) {
   EXPECT_EQ(end.get_future().get().code(), absl::StatusCode::kDeadlineExceeded);
 }
 
-TEST_F(StreamWriterTest, HandlesOutliveTheCall) {
+TEST_P(StreamWriterTest, HandlesOutliveTheCall) {
   std::optional<Writer::Handle> kept;
   service_.on_call = [&](Writer::Handle out, const CallInfo&) {
     kept = out;
