@@ -47,13 +47,17 @@ std::string DateText(const google::protobuf::Timestamp& time) {
   return text;
 }
 
-// Without protobuf's unset fields, for people.
+// Without protobuf's unset fields, for people; of long lists the first items.
 std::string SpecText(const v1::QuantizationSpec& spec) {
+  constexpr size_t kItems = 12;
   const Json json = ToJson(spec);
   std::string text;
-  for (const auto& [key, value] : json.items())
-    if (!value.is_null() && !(value.is_array() && value.empty()))
-      text += Cat("\n  ", key, ": ", OneLine(value));
+  for (const auto& [key, value] : json.items()) {
+    if (value.is_null() || (value.is_array() && value.empty())) continue;
+    const bool cut = value.is_array() && value.size() > kItems;
+    text += Cat("\n  ", key, ": ", OneLine(cut ? Json(value.begin(), value.begin() + kItems) : value));
+    if (cut) text += Cat(" and ", value.size() - kItems, " more");
+  }
   return text;
 }
 
