@@ -101,7 +101,8 @@ struct App::State {
   int ticks = 0;
   int signal_count = 0;
   std::atomic<bool> looking = false;                  // at the stores
-  std::atomic<bool> closing = false;                  // the io threads are going
+  std::mutex closing_mutex;                           // guards the next
+  bool closing = false;                               // the io threads are going
   std::map<std::string, Clock::time_point> load_due;  // of --load; on the loop's thread
 
   std::unique_ptr<Refs> refs;
@@ -173,6 +174,7 @@ Status App::State::Start() {
       [this](const CallScope& scope, const ModelRef& ref) { return Load(scope, ref); },
       [this](const ModelRef& ref) { return Estimate(ref); }, metrics,
       [this] {
+        const std::lock_guard not_closing(closing_mutex);
         if (!closing) io->Post([this] { UpdateModelHealth(); });
       },
       compute.init_thread);
@@ -382,7 +384,10 @@ App::~App() {
   if (s.agent != nullptr) s.agent->Stop();
   if (s.grpc != nullptr) s.grpc->Shutdown(std::chrono::system_clock::now());
   s.health_server = nullptr;
-  s.closing = true;
+  {
+    const std::lock_guard lock(s.closing_mutex);
+    s.closing = true;
+  }
   s.io.reset();  // what it runs uses all the rest
 }
 

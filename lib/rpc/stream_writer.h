@@ -145,25 +145,27 @@ class StreamWriter final : public grpc::ServerWriteReactor<Message> {
   // REQUIRES: busy was set by the caller, under the lock.
   void Continue() {
     const Message* message = nullptr;
-    bool last = false;
+    std::optional<Status> final_status;  // after the message, or at once
+    std::map<std::string, std::string> trailers;
     {
       std::lock_guard lock(core_->mutex);
-      if (!core_->queue.empty()) {
-        message = &core_->queue.front();
-        last = core_->queue.size() == 1 && core_->final_status;
-      } else if (!core_->final_status) {
+      if (!core_->queue.empty()) message = &core_->queue.front();
+      if (core_->queue.size() < 2) {
+        final_status = core_->final_status;
+        trailers = core_->trailers;
+      }
+      if (message == nullptr && !final_status) {
         core_->busy = false;
         return;
       }
     }
-    if (message != nullptr && !last) {
+    if (!final_status) {
       this->StartWrite(message);
       return;
     }
-    for (const auto& [key, value] : core_->trailers) context_.AddTrailingMetadata(key, value);
-    const grpc::Status status =
-        ToGrpc(CancelReason(info_.scope, *core_->final_status), request_, info_.request_id);
-    if (last) {
+    for (const auto& [key, value] : trailers) context_.AddTrailingMetadata(key, value);
+    const grpc::Status status = ToGrpc(CancelReason(info_.scope, *final_status), request_, info_.request_id);
+    if (message != nullptr) {
       this->StartWriteAndFinish(message, {}, status);
     } else {
       this->Finish(status);

@@ -81,7 +81,7 @@ struct Controls {
   Counter steps;                            // done
   int64_t picture_side = 4;
   int64_t model_bytes = 1000;
-  int64_t painting_bytes = 0;  // that painting takes beside the model
+  std::atomic<int64_t> painting_bytes = 0;  // that painting takes beside the model
 };
 
 // "Paints" a picture that depends on the seed. `classes` > 0: a class is needed.
