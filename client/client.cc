@@ -252,8 +252,10 @@ Result<v1::QuantizeJob> Client::WatchJob(const CallScope& scope, const std::stri
           });
     }
     if (heard && IsFinal(last.state())) return last;
-    // A stream that ends early without an error is a server that goes away politely.
-    if (status.ok()) status = Unavailable("WatchQuantizeJob: the stream ended before the job did");
+    // A stream that ends early without an error is a server that goes away politely; one that is cancelled
+    // by nobody here, a server that goes away.
+    if (status.ok() || (absl::IsCancelled(status) && !scope.stop.stop_requested()))
+      status = Unavailable("WatchQuantizeJob: the stream ended before the job did");
     const bool patient = heard ? Clock::now() - last_heard < state_->options.watch_patience
                                : attempt < state_->options.attempts;
     if (!patient || !state_->Again(scope, status, attempt, scope.deadline)) {

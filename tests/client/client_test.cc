@@ -270,7 +270,8 @@ TEST(Client, WatchingOutlivesServersThatGoAway) {
     m.mutable_job()->set_units_done(calls);
     m.mutable_job()->set_state(calls < 9 ? v1::QuantizeJob::RUNNING : v1::QuantizeJob::SUCCEEDED);
     w->Write(m);
-    if (calls == 8) return grpc::Status::OK;  // a polite end before the job's
+    if (calls == 8) return grpc::Status::OK;         // a polite end before the job's
+    if (calls == 7) return grpc::Status::CANCELLED;  // what gRPC's shutdown does to a call
     return calls < 9 ? grpc::Status(grpc::StatusCode::UNAVAILABLE, "killed") : grpc::Status::OK;
   };
   FakeServer server(h);
