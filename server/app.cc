@@ -106,7 +106,7 @@ struct App::State {
   std::map<std::string, Clock::time_point> load_due;  // of --load; on the loop's thread
 
   std::unique_ptr<Refs> refs;
-  std::unique_ptr<Lanes> writes, io, lanes;
+  std::unique_ptr<Lanes> io, lanes;
   std::mutex health_mutex;  // guards the set
   std::set<std::string> healthy_models;
   std::atomic<rpc::Server*> health_server = nullptr;
@@ -166,7 +166,6 @@ Status App::State::Start() {
 
   const int threads = config.threads > 0 ? config.threads : AvailableCpus();
   refs.reset(new Refs{Paths(config.model_roots), *jobs, *objects});
-  writes = std::make_unique<Lanes>(1, nullptr);
   io = std::make_unique<Lanes>(kIoThreads, nullptr);
   lanes = std::make_unique<Lanes>(threads, compute.init_thread);
   models = std::make_unique<ModelManager>(
@@ -185,8 +184,7 @@ Status App::State::Start() {
                             .refs = *refs,
                             .models = *models,
                             .metrics = metrics,
-                            .io = *io,
-                            .writes = *writes});
+                            .io = *io});
   queue = std::make_unique<GenerationQueue>(config.max_queued_generations, *lanes, metrics);
   artifacts = std::make_unique<ArtifactIndex>(*objects, *jobs, compute);
   watch = std::make_unique<JobWatch>(*jobs, *io);

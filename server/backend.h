@@ -33,8 +33,7 @@ struct Backend {
   const Refs& refs;
   ModelManager& models;
   Metrics& metrics;
-  Lanes& io;      // may block on disk
-  Lanes& writes;  // begins the writes of streams that compute threads feed; never blocks
+  Lanes& io;  // may block on disk
   std::atomic<bool> draining{false};
   std::atomic<int> io_waiting{0};
 

@@ -5,6 +5,12 @@
 #include "server/version.h"
 
 namespace tempera {
+namespace {
+
+// Progress seems fluent to people at twenty events a second.
+constexpr rpc::StreamLimits kStreamLimits{.pace = std::chrono::milliseconds(50)};
+
+}  // namespace
 
 Status GenerationService::CheckRequest(const v1::GenerateRequest& request) const {
   TEMPERA_TRY(backend_.CheckServing());
@@ -25,7 +31,7 @@ Status GenerationService::CheckRequest(const v1::GenerateRequest& request) const
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* GenerationService::Generate(
     grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
-  auto* writer = new Generation::Writer(*context, *request, request->request_id(), {}, &backend_.writes);
+  auto* writer = new Generation::Writer(*context, *request, request->request_id(), kStreamLimits);
   Generation::Writer::Handle out = writer->handle();
   if (Status status = CheckRequest(*request); !status.ok()) {
     out.Finish(status);

@@ -31,21 +31,19 @@ class Service final : public v1::GenerationService::CallbackService {
  public:
   std::function<void(Writer::Handle, const CallInfo&)> on_call;
   StreamLimits limits;
-  Lanes* begin_on = nullptr;
 
   grpc::ServerWriteReactor<GenerateResponse>* Generate(grpc::CallbackServerContext* context,
                                                        const GenerateRequest* request) override {
-    auto* writer = new Writer(*context, *request, request->request_id(), limits, begin_on);
+    auto* writer = new Writer(*context, *request, request->request_id(), limits);
     on_call(writer->handle(), writer->info());
     return writer;
   }
 };
 
-// The parameter: writes are begun by the producers themselves, or for them.
-class StreamWriterTest : public ::testing::TestWithParam<bool> {
+class PacedStreamTest : public ::testing::Test {
  protected:
-  void Start() {
-    if (GetParam()) service_.begin_on = &lanes_;
+  void Start(std::chrono::milliseconds pace) {
+    service_.limits.pace = pace;
     auto server = Server::Start({.listen = "127.0.0.1:0"}, {&service_}, metrics_);
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
@@ -55,15 +53,20 @@ class StreamWriterTest : public ::testing::TestWithParam<bool> {
   // Waits until every call has left the server.
   void Drain() { server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(10)); }
 
-  Lanes lanes_{1, nullptr};
   Metrics metrics_{BuildInfo{}};
   Service service_;
   std::unique_ptr<Server> server_;
   std::unique_ptr<v1::GenerationService::Stub> stub_;
 };
 
-INSTANTIATE_TEST_SUITE_P(BegunBy, StreamWriterTest, ::testing::Bool(),
-                         [](const auto& tested) { return tested.param ? "Lanes" : "Producers"; });
+// The parameter: the pace in milliseconds.
+class StreamWriterTest : public PacedStreamTest, public ::testing::WithParamInterface<int> {
+ protected:
+  void Start() { PacedStreamTest::Start(std::chrono::milliseconds(GetParam())); }
+};
+
+INSTANTIATE_TEST_SUITE_P(PaceMs, StreamWriterTest, ::testing::Values(0, 1, 20),
+                         [](const auto& tested) { return std::to_string(tested.param); });
 
 TEST_P(StreamWriterTest, DeliversInOrderThenTheStatusAndTrailers) {
   std::jthread producer;
@@ -248,6 +251,59 @@ TEST_P(StreamWriterTest, HandlesOutliveTheCall) {
   EXPECT_EQ(kept->Send(Numbered(1)), SendResult::kClosed);
   EXPECT_EQ(kept->TrySend(Numbered(1)), SendResult::kClosed);
   kept->Finish(OkStatus());
+}
+
+// What may be dropped waits for what may not, or for its end; both come long before the pace.
+TEST_F(PacedStreamTest, WhatMayBeDroppedTravelsWithWhatFollows) {
+  std::optional<Writer::Handle> out;
+  std::promise<void> begun;
+  service_.on_call = [&](Writer::Handle handle, const CallInfo&) {
+    out = handle;
+    handle.Send(Numbered(0));
+    for (int i = 1; i < 4; ++i) EXPECT_EQ(handle.TrySend(Numbered(i)), SendResult::kQueued);
+    begun.set_value();
+  };
+  Start(std::chrono::hours(1));
+  grpc::ClientContext context;
+  auto reader = stub_->Generate(&context, GenerateRequest());
+  GenerateResponse message;
+  ASSERT_TRUE(reader->Read(&message));
+  EXPECT_EQ(message.sequence(), 0);
+  begun.get_future().wait();
+  EXPECT_EQ(out->Send(Numbered(4)), SendResult::kQueued);
+  for (int i = 1; i < 5; ++i) {
+    ASSERT_TRUE(reader->Read(&message));
+    EXPECT_EQ(message.sequence(), i);
+  }
+  for (int i = 5; i < 7; ++i) EXPECT_EQ(out->TrySend(Numbered(i)), SendResult::kQueued);
+  out->Finish(OkStatus());
+  for (int i = 5; i < 7; ++i) {
+    ASSERT_TRUE(reader->Read(&message));
+    EXPECT_EQ(message.sequence(), i);
+  }
+  EXPECT_FALSE(reader->Read(&message));
+  EXPECT_TRUE(reader->Finish().ok());
+}
+
+// Nothing follows: the alarm sends it.
+TEST_F(PacedStreamTest, NothingWaitsForWhatDoesNotCome) {
+  std::optional<Writer::Handle> out;
+  service_.on_call = [&](Writer::Handle handle, const CallInfo&) {
+    out = handle;
+    handle.Send(Numbered(0));
+    for (int i = 1; i < 4; ++i) EXPECT_EQ(handle.TrySend(Numbered(i)), SendResult::kQueued);
+  };
+  Start(std::chrono::milliseconds(10));
+  grpc::ClientContext context;
+  auto reader = stub_->Generate(&context, GenerateRequest());
+  GenerateResponse message;
+  for (int i = 0; i < 4; ++i) {
+    ASSERT_TRUE(reader->Read(&message));
+    EXPECT_EQ(message.sequence(), i);
+  }
+  out->Finish(OkStatus());
+  EXPECT_FALSE(reader->Read(&message));
+  EXPECT_TRUE(reader->Finish().ok());
 }
 
 }  // namespace
