@@ -4,6 +4,7 @@
 #include <ATen/Functions.h>
 
 #include <cmath>
+#include <numeric>
 
 #include "quant/quantizer.h"
 
@@ -18,14 +19,19 @@ struct ChannelStats {
 
 class ChannelListener : public nn::Listener {
  public:
-  std::map<const nn::Slot*, ChannelStats> stats;  // keys are set before the pass
+  std::map<const nn::Slot*, ChannelStats> stats;  // keys are set before the passes
+  double share = 1;                               // of the step's rows, that the next pass has
   void OnSlot(const nn::Slot& slot, const at::Tensor& x, const at::Tensor&) override {
     const auto it = stats.find(&slot);
     if (it == stats.end()) return;
     std::vector<int64_t> rest;
     for (int64_t d = 0; d < x.dim(); ++d)
       if (d != (slot.linear ? x.dim() - 1 : 1)) rest.push_back(d);
-    it->second = {x.amin(rest).clamp_max(0), x.amax(rest).clamp_min(0), x.square().mean(rest)};
+    ChannelStats& s = it->second;
+    const at::Tensor low = x.amin(rest).clamp_max(0), high = x.amax(rest).clamp_min(0);
+    const at::Tensor power = x.square().mean(rest) * share;
+    s = s.low.defined() ? ChannelStats{at::minimum(s.low, low), at::maximum(s.high, high), s.power + power}
+                        : ChannelStats{low, high, power};
   }
 };
 
@@ -87,18 +93,26 @@ Status Quantizer::EqualizeInputs(const CallScope& scope) {
   for (ChannelListener& listener : listeners)
     for (const nn::Slot* slot : slots) listener.stats[slot];
   const Status ran = lanes_.ParallelFor(steps, [&](int64_t k) -> Status {
-    TEMPERA_TRY(scope.Check());
     return nn::TorchEdge("input channels", [&]() -> Status {
       const at::NoGradGuard guard;
-      nn::ForwardContext ctx = RowContext(RowsOf(k));
-      TableSource source(exact_);
-      ctx.features = &source;
-      ctx.listener = &listeners[static_cast<size_t>(k)];
-      (void)network_->Forward(ctx, rows_.x.narrow(0, k * rows_.count, rows_.count));
+      ChannelListener& listener = listeners[static_cast<size_t>(k)];
+      for (int64_t begin = k * rows_.count; begin < (k + 1) * rows_.count; begin += shard_rows_) {
+        TEMPERA_TRY(scope.Check());
+        const int64_t count = std::min(shard_rows_, (k + 1) * rows_.count - begin);
+        std::vector<int64_t> rows(static_cast<size_t>(count));
+        std::iota(rows.begin(), rows.end(), begin);
+        nn::ForwardContext ctx = RowContext(rows);
+        TableSource source(exact_);
+        ctx.features = &source;
+        ctx.listener = &listener;
+        listener.share = static_cast<double>(count) / static_cast<double>(rows_.count);
+        (void)network_->Forward(ctx, rows_.x.narrow(0, begin, count));
+      }
       return OkStatus();
     });
   });
   TEMPERA_TRY(ran);
+  Trim();
   return nn::TorchEdge("input channels", [&]() -> Status {
     const at::NoGradGuard guard;
     for (nn::Slot* slot : slots) {

@@ -2,6 +2,7 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Functions.h>
+#include <malloc.h>
 
 #include <atomic>
 #include <cmath>
@@ -155,7 +156,7 @@ Status Quantizer::InitWeights(const CallScope& scope, const StageProgress& progr
   for (nn::Slot& slot : network_->slots())
     if (slot.weight_bits > 0) slots.push_back(&slot);
   std::atomic<int64_t> done{0};
-  return lanes_.ParallelFor(static_cast<int64_t>(slots.size()), [&](int64_t i) -> Status {
+  const Status ran = lanes_.ParallelFor(static_cast<int64_t>(slots.size()), [&](int64_t i) -> Status {
     TEMPERA_TRY(scope.Check());
     return nn::TorchEdge("weight scales", [&]() -> Status {
       nn::Slot& slot = *slots[static_cast<size_t>(i)];
@@ -164,6 +165,8 @@ Status Quantizer::InitWeights(const CallScope& scope, const StageProgress& progr
       return OkStatus();
     });
   });
+  Trim();
+  return ran;
 }
 
 void Quantizer::SetState(const std::vector<nn::Slot*>& slots, nn::State state, bool activations) {
@@ -176,6 +179,12 @@ void Quantizer::SetState(const std::vector<nn::Slot*>& slots, nn::State state, b
 void Quantizer::DropSimulated(const std::vector<nn::Slot*>& slots) {
   for (nn::Slot* slot : slots)
     if (large_) slot->simulated = at::Tensor();
+}
+
+void Quantizer::Trim() const {
+#ifdef __GLIBC__
+  if (large_) malloc_trim(0);
+#endif
 }
 
 void Quantizer::SimulateAll(bool activations) {
@@ -440,6 +449,7 @@ Status Quantizer::RunUnit(const CallScope& scope, int64_t index, bool learn) {
       exact_values_[static_cast<size_t>(value)] = quantized_values_[static_cast<size_t>(value)] =
           at::Tensor();
   if (u + 1 == network_->units().size()) exact_values_.clear(), quantized_values_.clear();
+  Trim();
   return OkStatus();
 }
 

@@ -139,6 +139,9 @@ class Quantizer {
   // Gains of the input channels, from full-precision inputs.
   Status EqualizeInputs(const CallScope& scope);
   void DropSimulated(const std::vector<nn::Slot*>& slots);
+  // Large: gives what the stage freed back to the system. The next one's tensors have other sizes, and what
+  // every heap kept would add up.
+  void Trim() const;
   void SetState(const std::vector<nn::Slot*>& slots, nn::State state, bool activations);
   // Every slot simulated with its codes.
   void SimulateAll(bool activations);
