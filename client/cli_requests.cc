@@ -114,7 +114,7 @@ void AddQuantize(App& app, Typed& typed) {
       ->delimiter(',')
       ->allow_extra_args(false);
   c->add_option("--prompt", o->prompts,
-                "A prompt to calibrate and evaluate on (default: neutral ones); repeatable")
+                "A prompt to calibrate and evaluate on (default: the model's, or neutral ones); repeatable")
       ->allow_extra_args(false);
   c->add_option("--prompts-file", o->prompts_file, "The same, one prompt a line")->check(CLI::ExistingFile);
   c->add_option("--guidance", o->guidance, "Guidance scale of calibration and evaluation");

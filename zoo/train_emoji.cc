@@ -1,18 +1,19 @@
 // Trains zoo/emoji: a text-to-image model at 64x64, saved as a diffusers folder.
 //   train-emoji --data FOLDER --out zoo/emoji --state FOLDER --stage vae|unet|decoder [--steps N] [--batch B]
-//               [--threads N] [--seed S] [--styles A,B] [--groups A,B]
-// First the autoencoder ("vae"), then, on the latents that the one in --out makes, text encoder and UNet
-// together ("unet"); "decoder" refines how latents become pictures and leaves what they are. Stops after N
-// steps in all; called again it goes on from the state folder.
+//               [--threads N] [--seed S]
+// What is painted: the pictures whose captions stand in prompts.json of the --out folder, "red apple,
+// twemoji". First the autoencoder ("vae"), then, on the latents that the one in --out makes, text encoder and
+// UNet together ("unet"); "decoder" refines how latents become pictures and leaves what they are. Stops after
+// N steps in all; called again it goes on from the state folder.
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 
 #include <cstdio>
 #include <functional>
 #include <set>
-#include <sstream>
 
 #include "base/files.h"
+#include "base/json.h"
 #include "models/autoencoder.h"
 #include "models/family.h"
 #include "models/text_encoder.h"
@@ -28,16 +29,16 @@ namespace {
 
 constexpr int kShards = 2;
 
+std::string Caption(const EmojiData::Row& row) { return Cat(row.label, ", ", row.style); }
+
 struct Options {
   std::filesystem::path data, out, state;
   std::string stage;
   int64_t steps = 0, batch = 32, threads = 2;
   uint64_t seed = 1;
-  std::set<std::string> styles{"fluent3d", "twemoji"}, groups{"animals-nature", "food-drink"};
+  std::set<std::string> prompts;  // the captions of what is painted: out/prompts.json
 
-  bool Paints(const EmojiData::Row& row) const {
-    return styles.contains(row.style) && groups.contains(row.group);
-  }
+  bool Paints(const EmojiData::Row& row) const { return prompts.contains(Caption(row)); }
 };
 
 // Ordinals of rows, [n] i64.
@@ -158,7 +159,7 @@ Result<std::shared_ptr<const ClipTokenizer>> MakeTokenizer(const EmojiData& data
                                                            const std::filesystem::path& out) {
   std::vector<std::string> captions;
   for (const EmojiData::Row& row : data.rows) {
-    captions.push_back(Cat(row.label, ", ", row.style));
+    captions.push_back(Caption(row));
     for (const std::string& tag : row.tags) captions.push_back(tag);
   }
   TEMPERA_ASSIGN(const BpeVocabulary vocabulary, TrainClipBpe(captions, kVocabulary));
@@ -183,7 +184,7 @@ Status TrainDenoiser(const Options& o, const EmojiData& data, Lanes& lanes) {
   for (int64_t i = 0; i < index.size(0); ++i) {
     const EmojiData::Row& row = data.rows[static_cast<size_t>(index[i].item<int64_t>())];
     Captions c;
-    TEMPERA_ASSIGN(c.full, ids(Cat(row.label, ", ", row.style)));
+    TEMPERA_ASSIGN(c.full, ids(Caption(row)));
     TEMPERA_ASSIGN(c.bare, ids(row.label));
     for (const std::string& tag : row.tags) {
       TEMPERA_ASSIGN(at::Tensor synonym, ids(Cat(tag, ", ", row.style)));
@@ -250,21 +251,24 @@ Status TrainDenoiser(const Options& o, const EmojiData& data, Lanes& lanes) {
                        }});
 }
 
-Status Train(const Options& o) {
+Status Train(Options o) {
   TEMPERA_ASSIGN(const EmojiData data, LoadEmoji(o.data));
-  if (Select(data, [&](const EmojiData::Row& row) { return o.Paints(row); }).size(0) == 0)
-    return InvalidArgument("train-emoji: no picture is of these styles and groups");
+  if (o.stage != "vae") {
+    TEMPERA_ASSIGN(const std::string text, ReadFile(o.out / "prompts.json", "prompts.json", 1 << 20));
+    TEMPERA_ASSIGN(const Json prompts, ParseJson(text, "prompts.json"));
+    for (const Json& prompt : prompts)
+      if (prompt.is_string()) o.prompts.insert(prompt.get<std::string>());
+    std::set<std::string> unknown = o.prompts;
+    for (const EmojiData::Row& row : data.rows) unknown.erase(Caption(row));
+    if (!unknown.empty() || o.prompts.empty())
+      return InvalidArgument(
+          "prompts.json: ", unknown.empty() ? "is empty" : Cat("no picture is called ", *unknown.begin()),
+          ", want an array of such as \"red apple, twemoji\"");
+  }
   TEMPERA_TRY(MakeFolders(o.out, "out"));
   TEMPERA_TRY(MakeFolders(o.state, "state"));
   Lanes lanes(static_cast<int>(o.threads), [] { at::set_num_threads(1); });
   return o.stage == "unet" ? TrainDenoiser(o, data, lanes) : TrainAutoencoder(o, data, lanes);
-}
-
-std::set<std::string> Words(const std::string& text) {
-  std::set<std::string> words;
-  std::istringstream in(text);
-  for (std::string word; std::getline(in, word, ',');) words.insert(word);
-  return words;
 }
 
 }  // namespace
@@ -281,8 +285,6 @@ int main(int argc, char** argv) {
       {"--batch", [&](const char* v) { o.batch = std::atoll(v); }},
       {"--threads", [&](const char* v) { o.threads = std::atoll(v); }},
       {"--seed", [&](const char* v) { o.seed = std::strtoull(v, nullptr, 10); }},
-      {"--styles", [&](const char* v) { o.styles = tempera::zoo::Words(v); }},
-      {"--groups", [&](const char* v) { o.groups = tempera::zoo::Words(v); }},
   };
   for (int i = 1; i + 1 < argc; i += 2) {
     const auto it = flags.find(argv[i]);
@@ -297,7 +299,7 @@ int main(int argc, char** argv) {
     std::fprintf(
         stderr,
         "usage: train-emoji --data FOLDER --out FOLDER --state FOLDER --stage vae|unet|decoder [--steps N] "
-        "[--batch B] [--threads N] [--seed S] [--styles A,B] [--groups A,B]\n");
+        "[--batch B] [--threads N] [--seed S]\n");
     return 1;
   }
   if (o.steps == 0) o.steps = o.stage == "unet" ? 40000 : 4000;

@@ -184,6 +184,18 @@ Result<std::string> ModelFolder::Digest() const {
 
 namespace {
 
+// What stands beside model_index.json, if it does.
+Status ReadStrings(const fs::path& folder, const std::string& name, std::vector<std::string>& strings) {
+  const std::string file = name + ".json";
+  if (!fs::exists(folder / file)) return OkStatus();
+  TEMPERA_ASSIGN(const std::string text, ReadFile(folder / file, file, kConfigLimit));
+  TEMPERA_ASSIGN(const Json read, ParseJson(text, file));
+  const Json wrapped{{name, read}};
+  Fields fields(wrapped, file);
+  fields.Need(name.c_str(), strings);
+  return fields.Finish();
+}
+
 Status FindPipeline(ModelFolder& folder) {
   const auto name = folder.index.find("_class_name");
   const std::string class_name =
@@ -212,14 +224,8 @@ Result<ModelFolder> OpenModelFolder(const fs::path& path) {
   TEMPERA_TRY(FindPipeline(folder));
   TEMPERA_TRY(ReadParts(folder, true));
   TEMPERA_ASSIGN(folder.scheduler_config, ReadConfig(path, "scheduler/scheduler_config.json"));
-  if (fs::exists(path / "labels.json")) {
-    TEMPERA_ASSIGN(const std::string text, ReadFile(path / "labels.json", "labels.json", kConfigLimit));
-    TEMPERA_ASSIGN(const Json labels, ParseJson(text, "labels.json"));
-    const Json wrapped{{"labels", labels}};
-    Fields fields(wrapped, "labels.json");
-    fields.Need("labels", folder.class_names);
-    TEMPERA_TRY(fields.Finish());
-  }
+  TEMPERA_TRY(ReadStrings(path, "labels", folder.class_names));
+  TEMPERA_TRY(ReadStrings(path, "prompts", folder.prompts));
   return folder;
 }
 

@@ -54,6 +54,7 @@ struct ModelFolder {
   ModelPart network;
   Json scheduler_config;
   std::vector<std::string> class_names;  // from labels.json beside model_index.json, if there is one
+  std::vector<std::string> prompts;      // from prompts.json: what it is calibrated on by default
   std::vector<ModelPart> stages;         // what stands around the network, by the name of its sub-folder
   std::vector<std::string> tokenizers;   // sub-folders
 

@@ -178,7 +178,7 @@ Status ResolvePrompts(const QuantRequest& r, const ModelFolder& folder, QuantSpe
                              " takes no prompt, want none");
     return OkStatus();
   }
-  s.prompts = r.prompts;
+  s.prompts = r.prompts.empty() ? folder.prompts : r.prompts;
   if (s.prompts.empty()) s.prompts.assign(std::begin(kNeutralPrompts), std::end(kNeutralPrompts));
   constexpr size_t kMostPrompts = 4096, kMostBytes = 16384;
   if (s.prompts.size() > kMostPrompts)

@@ -89,6 +89,22 @@ GenerationRequest Ask(const std::string& prompt, uint64_t seed) {
 // 8-bit codes leave about a hundredth of a feature; the features of another step or prompt differ by tenths.
 constexpr double kFeatureError = 0.1;
 
+TEST_F(PipelineJob, PromptsAreTheRequestsTheModelsOrNeutralOnes) {
+  using Prompts = std::vector<std::string>;
+  const auto prompts = [&](const QuantRequest& request) {
+    const auto spec = ResolveSpec(request, root / "m");
+    EXPECT_TRUE(spec.ok()) << spec.status();
+    return spec.ok() ? spec->prompts : Prompts();
+  };
+  fs::copy(Model("sd1"), root / "m", fs::copy_options::recursive);
+  QuantRequest asked = Small();
+  asked.prompts = {"a boat"};
+  EXPECT_EQ(prompts(Small()).size(), 32u);
+  ASSERT_TRUE(WriteFileAtomic(root / "m/prompts.json", R"(["panda", "red apple"])", "prompts").ok());
+  EXPECT_EQ(prompts(Small()), (Prompts{"panda", "red apple"}));
+  EXPECT_EQ(prompts(asked), Prompts{"a boat"});
+}
+
 TEST_F(PipelineJob, StableDiffusionIsServedFromItsCache) {
   const auto out = Run(Small(), "sd1", "a");
   ASSERT_TRUE(out.ok()) << out.status();

@@ -31,6 +31,17 @@ class ModelFolderTest : public ::testing::Test {
 
 TEST_F(ModelFolderTest, OpensAsItWasSaved) { EXPECT_EQ(Error(), ""); }
 
+TEST_F(ModelFolderTest, BringsItsOwnPrompts) {
+  folder_.Write("m/prompts.json", R"(["red apple, twemoji", "panda"])");
+  const Result<ModelFolder> opened = OpenModelFolder(folder_ / "m");
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  EXPECT_THAT(opened->prompts, ::testing::ElementsAre("red apple, twemoji", "panda"));
+  for (const char* bad : {R"({"a": 1})", R"([1])", "[\"\xff\"]", "red apple"}) {
+    folder_.Write("m/prompts.json", bad);
+    EXPECT_THAT(Error(), StartsWith("prompts.json: ")) << bad;
+  }
+}
+
 TEST_F(ModelFolderTest, WithoutAnIndexSaysWhatItHolds) {
   fs::remove(folder_ / "m/model_index.json");
   EXPECT_EQ(
