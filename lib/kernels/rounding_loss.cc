@@ -3,25 +3,31 @@
 
 #include <cstring>
 
+#include "kernels/kernels.h"
+
 namespace tempera::kernels {
 namespace {
 
-// Four lanes of the baseline instruction set; additions and products alone, each rounded by itself.
-using Floats = float __attribute__((vector_size(16)));
-using Ints = int32_t __attribute__((vector_size(16)));
+// Sixteen lanes whatever the instruction set, additions and products alone, each rounded by itself: the same sum
+// on every machine.
+constexpr int64_t kLanes = 16;
+using Floats = float __attribute__((vector_size(kLanes * sizeof(float))));
+using Ints = int32_t __attribute__((vector_size(kLanes * sizeof(int32_t))));
+// Inlined into a caller for any instruction set.
+#define TEMPERA_LANES [[gnu::always_inline]] inline
 
-Floats All(float v) { return Floats{v, v, v, v}; }
-Ints Bits(Floats v) { return reinterpret_cast<Ints>(v); }
-Floats Value(Ints v) { return reinterpret_cast<Floats>(v); }
+TEMPERA_LANES Floats All(float v) { return Floats{} + v; }
+TEMPERA_LANES Ints Bits(Floats v) { return reinterpret_cast<Ints>(v); }
+TEMPERA_LANES Floats Value(Ints v) { return reinterpret_cast<Floats>(v); }
 
 // To the nearest integer, half to even; |v| < 2^22.
-Floats Round(Floats v) {
+TEMPERA_LANES Floats Round(Floats v) {
   const Floats shift = All(12582912.0f);  // 1.5 * 2^23: no fraction fits beside it
   return (v + shift) - shift;
 }
 
 // e^2.4 for e >= 0, to 3e-5 of itself; 0 gives less than 1e-37. Polynomials fitted at Chebyshev's points.
-Floats Power(Floats e) {
+TEMPERA_LANES Floats Power(Floats e) {
   const Floats exponent = __builtin_convertvector((Bits(e) >> 23) - 127, Floats);
   const Floats m = Value((Bits(e) & 0x7fffff) | 0x3f800000);  // 1 to 2
   Floats log2 = m * 0.043928627f - 0.40947559f;
@@ -39,37 +45,56 @@ Floats Power(Floats e) {
   return Value(Bits(two) + (__builtin_convertvector(whole, Ints) << 23));
 }
 
-}  // namespace
-
-double RoundingLoss(const float* w, int64_t count, float scale, int32_t zero, int32_t levels) {
-  const Floats inverse = All(1 / scale), z = All(static_cast<float>(zero)),
-               top = All(static_cast<float>(levels - 1));
-  const auto of = [&](Floats x) {
-    Floats code = Round(x * inverse) + z;
-    code = code < 0.0f ? All(0) : code;
-    code = code > top ? top : code;
-    return Power(Value(Bits((code - z) * scale - x) & 0x7fffffff));
-  };
-  constexpr int64_t kRun = 512;  // values that are summed in float
+TEMPERA_LANES double Loss(const float* w, int64_t count, float scale, int32_t zero, int32_t levels) {
+  const float inverse = 1 / scale, z = static_cast<float>(zero);
+  const Floats top = All(static_cast<float>(levels - 1));
+  constexpr int64_t kRun = 2048;  // values that are summed in float
   double total = 0;
   for (int64_t begin = 0; begin < count; begin += kRun) {
     const int64_t end = count - begin < kRun ? count : begin + kRun;
-    Floats sum = All(0);
-    int64_t i = begin;
-    for (; i + 4 <= end; i += 4) {
-      Floats x;
-      std::memcpy(&x, w + i, sizeof x);
-      sum += of(x);
+    Floats sum{};
+    for (int64_t i = begin; i < end; i += kLanes) {
+      Floats x{};  // 0 loses nothing
+      std::memcpy(&x, w + i, end - i < kLanes ? static_cast<size_t>(end - i) * sizeof(float) : sizeof x);
+      Floats code = Round(x * inverse) + z;
+      code = code < 0.0f ? Floats{} : code;
+      code = code > top ? top : code;
+      sum += Power(Value(Bits((code - z) * scale - x) & 0x7fffffff));
     }
-    if (i < end) {
-      Floats x = All(0);  // 0 loses nothing
-      std::memcpy(&x, w + i, static_cast<size_t>(end - i) * sizeof(float));
-      sum += of(x);
-    }
-    total += static_cast<double>(sum[0]) + static_cast<double>(sum[1]) + static_cast<double>(sum[2]) +
-             static_cast<double>(sum[3]);
+    for (int64_t lane = 0; lane < kLanes; ++lane) total += static_cast<double>(sum[lane]);
   }
   return total / static_cast<double>(count);
+}
+
+double LossBaseline(const float* w, int64_t count, float scale, int32_t zero, int32_t levels) {
+  return Loss(w, count, scale, zero, levels);
+}
+#if defined(__x86_64__)
+[[gnu::target("avx2")]] double LossAvx2(const float* w, int64_t count, float scale, int32_t zero,
+                                        int32_t levels) {
+  return Loss(w, count, scale, zero, levels);
+}
+[[gnu::target("avx512f,avx512dq")]] double LossAvx512(const float* w, int64_t count, float scale,
+                                                      int32_t zero, int32_t levels) {
+  return Loss(w, count, scale, zero, levels);
+}
+#endif
+
+}  // namespace
+
+std::vector<RoundingLossKernel> RoundingLossKernels() {
+  std::vector<RoundingLossKernel> kernels;
+#if defined(__x86_64__)
+  if (Cpu().avx512) kernels.push_back(LossAvx512);
+  if (Cpu().avx2) kernels.push_back(LossAvx2);
+#endif
+  kernels.push_back(LossBaseline);
+  return kernels;
+}
+
+double RoundingLoss(const float* w, int64_t count, float scale, int32_t zero, int32_t levels) {
+  static const RoundingLossKernel kernel = RoundingLossKernels().front();
+  return kernel(w, count, scale, zero, levels);
 }
 
 }  // namespace tempera::kernels

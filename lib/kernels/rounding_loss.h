@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 namespace tempera::kernels {
 
@@ -9,5 +10,10 @@ namespace tempera::kernels {
 // zero) - w|^2.4, within 1e-4 of it and the same number on every machine. Source: TFMQ-DM's weight quantizer.
 // REQUIRES: count > 0, scale > 0, 2 <= levels <= 256, |w / scale| < 2^22.
 double RoundingLoss(const float* w, int64_t count, float scale, int32_t zero, int32_t levels);
+
+// The ways this machine can compute it, fastest first; RoundingLoss is the first.
+using RoundingLossKernel = double (*)(const float* w, int64_t count, float scale, int32_t zero,
+                                      int32_t levels);
+std::vector<RoundingLossKernel> RoundingLossKernels();
 
 }  // namespace tempera::kernels

@@ -40,7 +40,8 @@ at::Tensor PartGain(const nn::Slot& slot, const nn::SlotPart& part,
                     const std::vector<ChannelListener>& steps) {
   const at::Tensor w =
       slot.FloatWeight().narrow(1, part.begin, part.channels).reshape({slot.out_channels, part.channels, -1});
-  const at::Tensor norms = w.square().sum({0, 2});  // [C]
+  const at::Tensor norms = w.square().sum({0, 2});             // [C]
+  const at::Tensor highest = w.amax(2), lowest = w.amin(2);  // [N, C]: all that a row's range needs
   const auto of_part = [&](const at::Tensor& t) { return t.narrow(0, part.begin, part.channels); };
   at::Tensor reach = at::zeros_like(norms), power = at::zeros_like(norms);
   for (const ChannelListener& step : steps) {
@@ -60,8 +61,8 @@ at::Tensor PartGain(const nn::Slot& slot, const nn::SlotPart& part,
           (of_part(s.high) * gain).max().item<double>() - (of_part(s.low) * gain).min().item<double>();
       input += std::pow(range / input_levels, 2) * weights2 / static_cast<double>(steps.size());
     }
-    const at::Tensor scaled = w / gain.view({1, -1, 1});
-    const at::Tensor range = scaled.amax({1, 2}).clamp_min(0) - scaled.amin({1, 2}).clamp_max(0);  // [N]
+    const at::Tensor range =
+        (highest / gain).amax(1).clamp_min(0) - (lowest / gain).amin(1).clamp_max(0);  // [N]
     const double power2 = (power * gain.square()).sum().item<double>() * static_cast<double>(w.size(2));
     return input + (range / weight_levels).square().sum().item<double>() * power2;
   };
@@ -113,16 +114,18 @@ Status Quantizer::EqualizeInputs(const CallScope& scope) {
   });
   TEMPERA_TRY(ran);
   Trim();
-  return nn::TorchEdge("input channels", [&]() -> Status {
-    const at::NoGradGuard guard;
-    for (nn::Slot* slot : slots) {
+  return lanes_.ParallelFor(static_cast<int64_t>(slots.size()), [&](int64_t i) -> Status {
+    TEMPERA_TRY(scope.Check());
+    return nn::TorchEdge("input channels", [&]() -> Status {
+      const at::NoGradGuard guard;
+      nn::Slot* slot = slots[static_cast<size_t>(i)];
       std::vector<at::Tensor> gains;
       for (const nn::SlotPart& part : slot->parts) gains.push_back(PartGain(*slot, part, listeners));
       slot->gain = at::cat(gains, 0);
       // The stream itself is their input: its range differs from picture to picture.
       slot->dynamic = slot->role == nn::Role::kShortcut || slot->role == nn::Role::kSampler;
-    }
-    return OkStatus();
+      return OkStatus();
+    });
   });
 }
 

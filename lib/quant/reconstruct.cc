@@ -98,9 +98,10 @@ Result<RoundingResult> LearnRounding(const CallScope& scope, const std::vector<n
 
   // The published schedule moves a variable by lr 1e-3 for 20,000 iterations; a shorter one keeps the path's
   // length within what a variable needs to saturate, |alpha| = 2.4, several times over.
-  const double rate = std::clamp(12.0 / options.max_iterations, 1e-3, 5e-2);
-  int warmup = std::max(1, options.max_iterations * 2 / 5);  // at most; shorter on a plateau
-  int anneal = options.max_iterations - warmup;
+  const int planned = std::max(1, options.max_iterations / 2);
+  const double rate = std::clamp(12.0 / planned, 1e-3, 5e-2);
+  int warmup = std::max(1, planned * 2 / 5);  // at most; shorter on a plateau
+  int anneal = std::max(1, planned - warmup);
   double window = 0, previous = INFINITY;
   constexpr int kWindow = 20;
   const auto hardness = [&] {
@@ -115,10 +116,10 @@ Result<RoundingResult> LearnRounding(const CallScope& scope, const std::vector<n
 
   for (int it = 0;; ++it) {
     TEMPERA_TRY(scope.Check());
-    if (it >= warmup + anneal) {
+    if (it >= std::min(warmup + anneal, options.max_iterations)) {
       result.hard_ratio = hardness();
-      // Soft variables would be cut arbitrarily: anneal on until the choice is made, within as many again.
-      if (result.hard_ratio >= 0.99 || it >= 2 * options.max_iterations) {
+      // Soft variables would be cut arbitrarily: anneal on until the choice is made, as long as the cap lets.
+      if (result.hard_ratio >= 0.99 || it >= options.max_iterations) {
         result.iterations = it;
         break;
       }
@@ -175,7 +176,7 @@ Result<RoundingResult> LearnRounding(const CallScope& scope, const std::vector<n
         // A plateau: the published ratio of warm-up to annealing is 1 to 4; half of it keeps short runs
         // binding.
         warmup = it + 1;
-        anneal = std::min(options.max_iterations - warmup, std::max(3 * kWindow, 2 * warmup));
+        anneal = std::min(planned - warmup, std::max(3 * kWindow, 2 * warmup));
       }
       previous = window;
       window = 0;

@@ -239,7 +239,7 @@ Result<QuantSpec> ResolveSpec(const QuantRequest& r, const std::filesystem::path
   if (s.stage_bits != 8 && s.stage_bits != 32)
     return InvalidArgument("stage_bits: got ", s.stage_bits, ", want 8 or 32");
   s.seed = r.seed.value_or(s.seed);
-  s.max_iterations = r.max_iterations.value_or(250);
+  s.max_iterations = r.max_iterations.value_or(500);
   TEMPERA_TRY(CheckRange("max_iterations", s.max_iterations, 0, 1000000));
   s.temporal_strategy = r.temporal_strategy.value_or("select");
   if (std::find(std::begin(kStrategies), std::end(kStrategies), s.temporal_strategy) == std::end(kStrategies))

@@ -35,7 +35,7 @@ class PipelineJob : public testing::Test {
     r.scheduler = "ddim";
     r.steps = 4;
     r.samples_per_step = 3;
-    r.max_iterations = 10;
+    r.max_iterations = 20;
     r.batch = 8;
     r.evaluation_pictures = 2;
     return r;

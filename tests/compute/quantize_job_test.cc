@@ -35,7 +35,7 @@ class QuantizeJob : public testing::Test {
     r.scheduler = "ddim";
     r.steps = 4;
     r.samples_per_step = 8;
-    r.max_iterations = 20;
+    r.max_iterations = 40;
     r.batch = 8;
     r.evaluation_pictures = 4;
     return r;

@@ -22,7 +22,7 @@ double Exact(const std::vector<float>& w, float scale, int zero, int levels) {
 
 TEST(RoundingLoss, IsTheMeanOfThePower) {
   std::mt19937 random(1);
-  for (const size_t count : {1, 2, 3, 4, 5, 511, 512, 513, 2880}) {
+  for (const size_t count : {1, 2, 3, 15, 16, 17, 2047, 2048, 2049, 2880}) {
     for (const int levels : {16, 64, 256}) {
       std::normal_distribution<float> normal(0.0f, std::exp(std::normal_distribution<float>(0, 4)(random)));
       std::vector<float> w(count);
@@ -40,6 +40,20 @@ TEST(RoundingLoss, IsTheMeanOfThePower) {
             << count << " values, " << levels << " levels, share " << share;
       }
     }
+  }
+}
+
+TEST(RoundingLoss, IsTheSameNumberOnEveryInstructionSet) {
+  std::mt19937 random(2);
+  std::normal_distribution<float> normal;
+  const std::vector<RoundingLossKernel> kernels = RoundingLossKernels();
+  for (const size_t count : {1, 15, 16, 17, 2047, 2048, 2049, 11520}) {
+    std::vector<float> w(count);
+    for (float& x : w) x = normal(random);
+    for (const RoundingLossKernel kernel : kernels)
+      EXPECT_EQ(kernel(w.data(), static_cast<int64_t>(count), 0.3f, 7, 16),
+                kernels.back()(w.data(), static_cast<int64_t>(count), 0.3f, 7, 16))
+          << count << " values";
   }
 }
 
