@@ -51,7 +51,8 @@ Result<std::vector<LayerError>> Quantizer::MeasureLayers(const CallScope& scope)
   const auto steps = static_cast<int64_t>(scheduler_->timesteps().size());
   std::vector<LossListener> listeners;
   for (int64_t k = 0; k < steps; ++k) listeners.emplace_back(k);
-  const int64_t count = std::min<int64_t>(4, rows_.count);
+  // A large network's single row holds thousands of places.
+  const int64_t count = std::min<int64_t>(large_ ? plan_.rows_per_sample : 4, rows_.count);
   const Status ran = lanes_.ParallelFor(steps, [&](int64_t k) -> Status {
     TEMPERA_TRY(scope.Check());
     return nn::TorchEdge("layer errors", [&]() -> Status {

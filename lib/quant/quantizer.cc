@@ -89,7 +89,9 @@ Status Quantizer::Calibrate(const CallScope& scope, const StageProgress& progres
   std::atomic<int64_t> done{0};
   const int64_t samples_of_shard = std::max<int64_t>(1, shard_rows_ / each);
   const int64_t shards = (plan_.samples + samples_of_shard - 1) / samples_of_shard;
-  return lanes_.ParallelFor(shards, [&](int64_t shard) -> Status {
+  const std::vector<nn::Slot*> equalized = EqualizedSlots();
+  std::vector<std::vector<ChannelListener>> listeners(static_cast<size_t>(shards));
+  const Status ran = lanes_.ParallelFor(shards, [&](int64_t shard) -> Status {
     return nn::TorchEdge("calibration", [&]() -> Status {
       const at::NoGradGuard guard;
       const int64_t begin = shard * samples_of_shard, end = std::min(plan_.samples, begin + samples_of_shard);
@@ -98,6 +100,8 @@ Status Quantizer::Calibrate(const CallScope& scope, const StageProgress& progres
       at::Tensor x = noise.Randn({end - begin, channels, plan_.latent[1], plan_.latent[2]}) *
                      scheduler_->init_noise_sigma();
       TableSource features(exact_);
+      std::vector<ChannelListener>& of_steps = listeners[static_cast<size_t>(shard)];
+      of_steps.resize(static_cast<size_t>(steps));
       for (int64_t k = 0; k < steps; ++k) {
         TEMPERA_TRY(scope.Check());
         at::Tensor seen = scheduler_->ScaleInput(x, k).repeat_interleave(each, 0);
@@ -107,6 +111,8 @@ Status Quantizer::Calibrate(const CallScope& scope, const StageProgress& progres
         for (int64_t r = begin * each; r < end * each; ++r) rows.push_back(k * rows_.count + r);
         nn::ForwardContext ctx = RowContext(rows);
         ctx.features = &features;
+        ctx.listener = &of_steps[static_cast<size_t>(k)];
+        of_steps[static_cast<size_t>(k)].Watch(equalized);
         at::Tensor output = network_->Forward(ctx, seen);
         if (each == 2) {
           const at::Tensor pairs = output.unflatten(0, {-1, 2});
@@ -119,6 +125,12 @@ Status Quantizer::Calibrate(const CallScope& scope, const StageProgress& progres
       return OkStatus();
     });
   });
+  TEMPERA_TRY(ran);
+  channels_.assign(static_cast<size_t>(steps), {});
+  for (const std::vector<ChannelListener>& of_steps : listeners)
+    for (size_t k = 0; k < of_steps.size(); ++k) channels_[k].Add(of_steps[k]);
+  Trim();
+  return OkStatus();
 }
 
 int64_t Quantizer::Shards(int64_t rows) const { return (rows + shard_rows_ - 1) / shard_rows_; }
@@ -150,8 +162,26 @@ bool Quantizer::Apart(const nn::Slot& slot) const {
   return std::find(trace_.trunk.begin(), trace_.trunk.end(), &slot) != trace_.trunk.end();
 }
 
+std::vector<nn::Slot*> Quantizer::EqualizedSlots() {
+  std::vector<nn::Slot*> slots;
+  if (!method_.refine_inputs) return slots;
+  for (nn::Slot& slot : network_->slots())
+    if (slot.weight_bits > 0 && slot.activation_bits > 0 && !Apart(slot)) slots.push_back(&slot);
+  return slots;
+}
+
 Status Quantizer::InitWeights(const CallScope& scope, const StageProgress& progress) {
-  if (method_.refine_inputs) TEMPERA_TRY(EqualizeInputs(scope));
+  const std::vector<nn::Slot*> equalized = EqualizedSlots();
+  const Status gained = lanes_.ParallelFor(static_cast<int64_t>(equalized.size()), [&](int64_t i) -> Status {
+    TEMPERA_TRY(scope.Check());
+    return nn::TorchEdge("input channels", [&]() -> Status {
+      const at::NoGradGuard guard;
+      Equalize(*equalized[static_cast<size_t>(i)], channels_);
+      return OkStatus();
+    });
+  });
+  TEMPERA_TRY(gained);
+  channels_.clear();
   std::vector<nn::Slot*> slots;
   for (nn::Slot& slot : network_->slots())
     if (slot.weight_bits > 0) slots.push_back(&slot);
@@ -418,15 +448,15 @@ Status Quantizer::RunUnit(const CallScope& scope, int64_t index, bool learn) {
       return loss_of(std::vector<int64_t>(data, data + rows_of_shard));
     };
     const auto full = [&]() -> Result<double> {
-      // 64 rows spread over all steps.
-      const int64_t fixed = std::min<int64_t>(64, count);
+      // Rows spread over all steps; an odd stride visits both rows of guidance.
+      const int64_t fixed = std::min<int64_t>(large_ ? 8 : 64, count), stride = count / fixed | 1;
       std::vector<double> losses(static_cast<size_t>(Shards(fixed)));
       TEMPERA_TRY(lanes_.ParallelFor(Shards(fixed), [&](int64_t shard) -> Status {
         return nn::TorchEdge(unit.name, [&]() -> Status {
           const at::NoGradGuard guard;
           std::vector<int64_t> rows;
           for (int64_t i = shard * shard_rows_; i < std::min(fixed, (shard + 1) * shard_rows_); ++i)
-            rows.push_back(i * count / fixed);
+            rows.push_back(i * stride % count);
           losses[static_cast<size_t>(shard)] = loss_of(rows).item<double>();
           return OkStatus();
         });

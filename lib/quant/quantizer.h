@@ -15,6 +15,7 @@
 #include "models/family.h"
 #include "models/folder.h"
 #include "nn/slot_io.h"
+#include "quant/equalize.h"
 #include "quant/method.h"
 #include "quant/reconstruct.h"
 #include "quant/spec.h"
@@ -71,7 +72,7 @@ class Quantizer {
                                                    const QuantSpec& spec, CalibrationPlan plan,
                                                    SpillStore spill, Lanes& lanes);
 
-  // 1. Latents of the full-precision sampler. Not exported: cheaper to repeat than to keep.
+  // 1. Latents of the full-precision sampler, and what input channels show on the way. Not exported: cheaper to repeat than to keep.
   Status Calibrate(const CallScope& scope, const StageProgress& progress);
   // 2. Scales and nearest codes of every weight.
   Status InitWeights(const CallScope& scope, const StageProgress& progress);
@@ -136,8 +137,8 @@ class Quantizer {
   // Rounding variables live in these.
   std::vector<nn::Slot*> LearnedSlots(const Unit& unit) const;
   bool Apart(const nn::Slot& slot) const;  // a time layer that its own stage treats
-  // Gains of the input channels, from full-precision inputs.
-  Status EqualizeInputs(const CallScope& scope);
+  // Layers whose input channels the method equalizes.
+  std::vector<nn::Slot*> EqualizedSlots();
   void DropSimulated(const std::vector<nn::Slot*>& slots);
   // Large: gives what the stage freed back to the system. The next one's tensors have other sizes, and what
   // every heap kept would add up.
@@ -158,6 +159,7 @@ class Quantizer {
   TibTrace trace_;
   CalibrationPlan plan_;
   CalibrationRows rows_;
+  std::vector<ChannelListener> channels_;  // [K], what calibration saw enter equalized layers; until InitWeights
   nn::Conditioning conditions_;  // columns of the tables
   FeatureTable exact_, layers_, chosen_;
   FeatureCache cache_;
