@@ -4,65 +4,68 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>
+#include <numeric>
 
+#include "kernels/rounding_step.h"
 #include "nn/params.h"
 #include "quant/weights.h"
 
 namespace tempera {
 namespace {
 
-// Stretch of the rectified sigmoid: H(a) = clamp(sigmoid(a) * (kZeta - kGamma) + kGamma, 0, 1).
-constexpr double kZeta = 1.1, kGamma = -0.1;
-
-// The rounding variables of some output channels of one part of a slot: small enough to stay in a core's
-// cache while they are updated.
+// The rounding variables of some output channels of one part of a slot.
 struct Piece {
   nn::SlotPart* part = nullptr;
-  size_t input = 0;             // which of the slots
+  size_t slot = 0;              // which of the slots
   int64_t begin = 0, rows = 0;  // output channels
-  at::Tensor base;              // floor(w / s) + z, f32
-  at::Tensor alpha, m, v;       // variable and Adam's moments
-  at::Tensor scale, zero;       // broadcast over the weight
-  double top = 0;
-
-  // The piece of a tensor like the slot's weight.
-  at::Tensor Of(const at::Tensor& weight) const {
-    return weight.narrow(0, begin, rows).narrow(1, part->begin, part->channels);
-  }
 };
-constexpr int64_t kPieceValues = 16384;
+constexpr int64_t kPieceValues = 65536;
 
-at::Tensor Stretched(const at::Tensor& alpha) { return at::sigmoid(alpha) * (kZeta - kGamma) + kGamma; }
-at::Tensor H(const at::Tensor& alpha) { return Stretched(alpha).clamp(0, 1); }
+// The rounding variables of one slot, each like its weight, f32 and contiguous.
+struct Variables {
+  at::Tensor soft;   // the weights that run
+  at::Tensor base;   // floor(w / s) + z
+  at::Tensor alpha;  // H(alpha) of a code is added to it
+  at::Tensor m, v;   // Adam's moments
+};
 
-void AddPieces(nn::Slot& slot, size_t input, std::vector<Piece>& out) {
-  const at::Tensor weight = slot.EqualizedWeight();
-  std::vector<int64_t> shape(static_cast<size_t>(weight.dim()), 1);
-  shape[0] = -1;
-  for (nn::SlotPart& part : slot.parts) {
-    const int64_t step = std::max<int64_t>(1, kPieceValues / (part.channels * slot.kh * slot.kw));
-    for (int64_t begin = 0; begin < slot.out_channels; begin += step) {
-      Piece p;
-      p.part = &part;
-      p.input = input;
-      p.begin = begin;
-      p.rows = std::min(step, slot.out_channels - begin);
-      const at::Tensor w = p.Of(weight).contiguous();
-      p.scale = part.scale.narrow(0, begin, p.rows).view(shape).to(w.device());
-      p.zero = part.zero.narrow(0, begin, p.rows).to(at::kFloat).view(shape).to(w.device());
-      const at::Tensor ratio = w / p.scale, floor = at::floor(ratio);
-      p.base = floor + p.zero;
-      // H(alpha) = the fraction that floor took away: rounding begins where the weight is.
-      p.alpha = -at::log((kZeta - kGamma) / ((ratio - floor) - kGamma) - 1);
-      p.m = at::zeros_like(p.alpha);
-      p.v = at::zeros_like(p.alpha);
-      p.top = (1 << slot.weight_bits) - 1;
-      out.push_back(std::move(p));
-    }
-  }
+// The piece of a tensor like the slot's weight.
+at::Tensor Of(const Piece& p, const at::Tensor& weight) {
+  return weight.narrow(0, p.begin, p.rows).narrow(1, p.part->begin, p.part->channels);
 }
 
-at::Tensor Soft(const Piece& p) { return ((p.base + H(p.alpha)).clamp(0, p.top) - p.zero) * p.scale; }
+// Rounding begins where the weight is: H(alpha) = the fraction that floor took away.
+void Begin(const Piece& p, const at::Tensor& weight, float top, Variables& variables) {
+  std::vector<int64_t> shape(static_cast<size_t>(weight.dim()), 1);
+  shape[0] = -1;
+  const at::Tensor scale = p.part->scale.narrow(0, p.begin, p.rows).view(shape);
+  const at::Tensor zero = p.part->zero.narrow(0, p.begin, p.rows).to(at::kFloat).view(shape);
+  const at::Tensor ratio = Of(p, weight) / scale, floor = at::floor(ratio), h = ratio - floor;
+  Of(p, variables.base).copy_(floor + zero);
+  Of(p, variables.alpha).copy_(-at::log(1.2 / (h + 0.1) - 1));
+  Of(p, variables.soft).copy_(((floor + zero + h).clamp(0, top) - zero) * scale);
+}
+
+// One step of the piece; returns how many of its weights are hard.
+int64_t Step(const Piece& p, const nn::Slot& slot, const kernels::RoundingStep& step,
+             const std::vector<const float*>& gradients, Variables& variables) {
+  const int64_t of_channel = slot.kh * slot.kw;
+  kernels::RoundingRow row{.gradients = gradients.data(), .shards = static_cast<int64_t>(gradients.size())};
+  row.count = p.part->channels * of_channel;
+  int64_t hard = 0;
+  for (int64_t n = p.begin; n < p.begin + p.rows; ++n) {
+    row.offset = (n * slot.in_channels + p.part->begin) * of_channel;
+    row.base = variables.base.const_data_ptr<float>() + row.offset;
+    row.alpha = variables.alpha.mutable_data_ptr<float>() + row.offset;
+    row.m = variables.m.mutable_data_ptr<float>() + row.offset;
+    row.v = variables.v.mutable_data_ptr<float>() + row.offset;
+    row.soft = variables.soft.mutable_data_ptr<float>() + row.offset;
+    row.scale = p.part->scale.const_data_ptr<float>()[n];
+    row.zero = static_cast<float>(p.part->zero.const_data_ptr<int32_t>()[n]);
+    hard += kernels::StepRounding(step, row);
+  }
+  return hard;
+}
 
 }  // namespace
 
@@ -77,24 +80,46 @@ Result<RoundingResult> LearnRounding(const CallScope& scope, const std::vector<n
   if (options.max_iterations < 1 || slots.empty()) return result;
 
   std::vector<Piece> pieces;
-  std::vector<at::Tensor> inputs;  // the weights that run, written piece by piece
+  std::vector<Variables> variables;
+  std::vector<at::Tensor> inputs;  // the weights that run
+  int64_t count = 0;
   for (size_t i = 0; i < slots.size(); ++i) {
-    AddPieces(*slots[i], i, pieces);
-    inputs.push_back(at::empty_like(slots[i]->weight, at::kFloat, at::MemoryFormat::Contiguous));
-    slots[i]->simulated = inputs.back();
+    nn::Slot& slot = *slots[i];
+    const auto empty = [&] {
+      return at::empty(slot.weight.sizes(), slot.weight.options().dtype(at::kFloat));
+    };
+    variables.push_back({empty(), empty(), empty(), empty().zero_(), empty().zero_()});
+    inputs.push_back(variables.back().soft);
+    count += slot.weight.numel();
+    for (nn::SlotPart& part : slot.parts) {
+      const int64_t step = std::max<int64_t>(1, kPieceValues / (part.channels * slot.kh * slot.kw));
+      for (int64_t begin = 0; begin < slot.out_channels; begin += step)
+        pieces.push_back(
+            {.part = &part, .slot = i, .begin = begin, .rows = std::min(step, slot.out_channels - begin)});
+    }
   }
-  const auto for_pieces = [&](const std::function<void(Piece&)>& work) {
+  const auto for_pieces = [&](const std::function<void(size_t)>& work) {
     return lanes.ParallelFor(static_cast<int64_t>(pieces.size()), [&](int64_t i) {
       return nn::TorchEdge("reconstruction", [&]() -> Status {
         const at::NoGradGuard no_gradients;
-        work(pieces[static_cast<size_t>(i)]);
+        work(static_cast<size_t>(i));
         return OkStatus();
       });
     });
   };
-  const auto write_soft = [&](Piece& p) { p.Of(inputs[p.input].detach()).copy_(Soft(p)); };
-  TEMPERA_TRY(for_pieces(write_soft));
-  for (const at::Tensor& input : inputs) input.set_requires_grad(true);
+  const auto top_of = [](const nn::Slot& slot) { return static_cast<float>((1 << slot.weight_bits) - 1); };
+  {
+    std::vector<at::Tensor> weights;
+    for (nn::Slot* slot : slots) weights.push_back(slot->EqualizedWeight());
+    TEMPERA_TRY(for_pieces([&](size_t i) {
+      const Piece& p = pieces[i];
+      Begin(p, weights[p.slot], top_of(*slots[p.slot]), variables[p.slot]);
+    }));
+  }
+  for (size_t i = 0; i < slots.size(); ++i) {
+    inputs[i].set_requires_grad(true);
+    slots[i]->simulated = inputs[i];
+  }
 
   // The published schedule moves a variable by lr 1e-3 for 20,000 iterations; a shorter one keeps the path's
   // length within what a variable needs to saturate, |alpha| = 2.4, several times over.
@@ -104,20 +129,13 @@ Result<RoundingResult> LearnRounding(const CallScope& scope, const std::vector<n
   int anneal = std::max(1, planned - warmup);
   double window = 0, previous = INFINITY;
   constexpr int kWindow = 20;
-  const auto hardness = [&] {
-    int64_t hard = 0, total = 0;
-    for (const Piece& p : pieces) {
-      const at::Tensor h = H(p.alpha);
-      hard += ((h < 0.01).logical_or(h > 0.99)).sum().item<int64_t>();
-      total += h.numel();
-    }
-    return static_cast<double>(hard) / static_cast<double>(total);
-  };
+  std::vector<int64_t> hard(pieces.size());
 
   for (int it = 0;; ++it) {
     TEMPERA_TRY(scope.Check());
     if (it >= std::min(warmup + anneal, options.max_iterations)) {
-      result.hard_ratio = hardness();
+      result.hard_ratio = static_cast<double>(std::accumulate(hard.begin(), hard.end(), int64_t{0})) /
+                          static_cast<double>(count);
       // Soft variables would be cut arbitrarily: anneal on until the choice is made, as long as the cap lets.
       if (result.hard_ratio >= 0.99 || it >= options.max_iterations) {
         result.iterations = it;
@@ -131,8 +149,10 @@ Result<RoundingResult> LearnRounding(const CallScope& scope, const std::vector<n
         const at::AutoGradMode with_gradients(true);
         const at::Tensor value = loss(it, shard) / static_cast<double>(shards);
         losses[static_cast<size_t>(shard)] = value.item<double>();
-        gradients[static_cast<size_t>(shard)] =
-            torch::autograd::grad({value}, inputs, {}, std::nullopt, false, true);
+        std::vector<at::Tensor>& of_shard = gradients[static_cast<size_t>(shard)];
+        of_shard = torch::autograd::grad({value}, inputs, {}, std::nullopt, false, true);
+        for (at::Tensor& g : of_shard)
+          if (g.defined()) g = g.contiguous();
         return OkStatus();
       });
     }));
@@ -144,31 +164,20 @@ Result<RoundingResult> LearnRounding(const CallScope& scope, const std::vector<n
     const bool regularised = it >= warmup;
     const double progress = regularised ? std::min(1.0, static_cast<double>(it - warmup) / anneal) : 0;
     const double beta = options.beta_end + (options.beta_start - options.beta_end) * (1 - progress);
-    const double correction1 = 1 - std::pow(0.9, it + 1), correction2 = 1 - std::pow(0.999, it + 1);
-    TEMPERA_TRY(for_pieces([&](Piece& p) {
-      at::Tensor g;
-      for (const auto& of_shard : gradients) {
-        const at::Tensor& whole = of_shard[p.input];
-        if (whole.defined()) g = g.defined() ? g + p.Of(whole) : p.Of(whole);
-      }
-      if (!g.defined()) g = at::zeros_like(p.alpha);
-      const at::Tensor sigmoid = at::sigmoid(p.alpha);
-      const at::Tensor stretched = sigmoid * (kZeta - kGamma) + kGamma;
-      const at::Tensor inside = (stretched > 0).logical_and(stretched < 1).to(at::kFloat);
-      const at::Tensor slope = sigmoid * (1 - sigmoid) * (kZeta - kGamma) * inside;
-      const at::Tensor h = stretched.clamp(0, 1), code = p.base + h;
-      const at::Tensor unclipped = (code >= 0).logical_and(code <= p.top).to(at::kFloat);
-      at::Tensor d = g * p.scale * unclipped;
-      if (regularised) {
-        // d/dH of lambda * (1 - |2H - 1|^beta)
-        const at::Tensor centred = 2 * h - 1;
-        d = d - options.lambda * beta * 2 * at::sign(centred) * centred.abs().pow(beta - 1);
-      }
-      d = d * slope;
-      p.m.mul_(0.9).add_(d, 0.1);
-      p.v.mul_(0.999).addcmul_(d, d, 0.001);
-      p.alpha.addcdiv_(p.m / correction1, (p.v / correction2).sqrt_().add_(1e-8), -rate);
-      write_soft(p);
+    const kernels::RoundingStep shared{.rate = static_cast<float>(rate),
+                                       .correction1 = static_cast<float>(1 - std::pow(0.9, it + 1)),
+                                       .correction2 = static_cast<float>(1 - std::pow(0.999, it + 1)),
+                                       .lambda = regularised ? static_cast<float>(options.lambda) : 0,
+                                       .beta = static_cast<float>(beta)};
+    std::vector<std::vector<const float*>> of_slot(slots.size());
+    for (const std::vector<at::Tensor>& of_shard : gradients)
+      for (size_t i = 0; i < slots.size(); ++i)
+        if (of_shard[i].defined()) of_slot[i].push_back(of_shard[i].const_data_ptr<float>());
+    TEMPERA_TRY(for_pieces([&](size_t i) {
+      const Piece& p = pieces[i];
+      kernels::RoundingStep step = shared;
+      step.top = top_of(*slots[p.slot]);
+      hard[i] = Step(p, *slots[p.slot], step, of_slot[p.slot], variables[p.slot]);
     }));
     window += total;
     if ((it + 1) % kWindow == 0) {
@@ -190,9 +199,14 @@ Result<RoundingResult> LearnRounding(const CallScope& scope, const std::vector<n
       nearest.push_back(part.codes);
       part.codes = at::empty_like(part.codes);
     }
-  for (const Piece& p : pieces)
+  TEMPERA_TRY(for_pieces([&](size_t i) {
+    const Piece& p = pieces[i];
+    const Variables& of = variables[p.slot];
     p.part->codes.narrow(0, p.begin, p.rows)
-        .copy_((p.base + (p.alpha >= 0).to(at::kFloat)).clamp(0, p.top).to(at::kByte));
+        .copy_((Of(p, of.base) + (Of(p, of.alpha) >= 0)).clamp(0, top_of(*slots[p.slot])));
+  }));
+  variables.clear();
+  inputs.clear();
   for (nn::Slot* slot : slots) UseCodes(*slot);
   TEMPERA_ASSIGN(result.final_loss, full_loss());
   if (!(result.final_loss <= result.nearest_loss)) {
