@@ -12,6 +12,7 @@
 
 #include "base/files.h"
 #include "kernels/kernels.h"
+#include "nn/large_blocks.h"
 #include "pipeline/network_engine.h"
 #include "stages/guidance.h"
 
@@ -189,6 +190,7 @@ Result<GenerationResult> NetworkEngine::Generate(const CallScope& scope, const R
                                                  const GenerationEvents& events) const {
   return nn::TorchEdge("generation", [&]() -> Result<GenerationResult> {
     const at::NoGradGuard guard;
+    const nn::KeptBlocks kept_blocks(int64_t{128} << 20);  // from one layer to the next
     const auto begin = std::chrono::steady_clock::now();
     const Scheduler& scheduler = *request.schedule;
     const auto& timesteps = scheduler.timesteps();

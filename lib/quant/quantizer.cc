@@ -42,7 +42,11 @@ Result<std::unique_ptr<Quantizer>> Quantizer::Create(const CallScope& scope, con
   int64_t weights = 0;
   for (const nn::Slot& slot : q->network_->slots()) weights += slot.k() * slot.out_channels;
   q->large_ = weights * static_cast<int64_t>(sizeof(float)) > nn::Params::kWideBytes;
-  if (q->large_) q->shard_rows_ = 1;
+  if (q->large_) {
+    q->shard_rows_ = 1;
+    // The gradients of a block's weights, of every shard of a minibatch.
+    q->kept_blocks_ = std::make_unique<nn::KeptBlocks>(int64_t{1} << 30);
+  }
   q->plan_ = std::move(plan);
   q->conditions_ = OwnConditions(*q->network_);
   if (q->trace_.temporal_class == TemporalClass::kC) {
@@ -212,8 +216,10 @@ void Quantizer::DropSimulated(const std::vector<nn::Slot*>& slots) {
 }
 
 void Quantizer::Trim() const {
+  if (!large_) return;
+  nn::ReleaseKeptBlocks();
 #ifdef __GLIBC__
-  if (large_) malloc_trim(0);
+  malloc_trim(0);
 #endif
 }
 

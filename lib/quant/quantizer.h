@@ -14,6 +14,7 @@
 #include "base/status.h"
 #include "models/family.h"
 #include "models/folder.h"
+#include "nn/large_blocks.h"
 #include "nn/slot_io.h"
 #include "quant/equalize.h"
 #include "quant/method.h"
@@ -153,6 +154,7 @@ class Quantizer {
   SpillStore spill_;
   Lanes& lanes_;
   bool large_ = false;      // the weights that a simulation runs are made for each pass anew
+  std::unique_ptr<nn::KeptBlocks> kept_blocks_;  // where large
   int64_t shard_rows_ = 8;  // of one pass: the unit in which results are reproducible; 1 where large
   std::unique_ptr<Denoiser> network_;
   std::shared_ptr<const Scheduler> scheduler_;

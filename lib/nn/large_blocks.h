@@ -1,0 +1,29 @@
+// Memory of large tensors, handed on from one to the next.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace tempera::nn {
+
+// While one lives, LibTorch's CPU tensors of 4 MiB and more keep their memory for the next one of about their size,
+// up to `most_bytes` of it (several add up): malloc gives such memory back to the system, which then clears every
+// page anew, half of the time that learning the rounding of a large block takes. Thread-safe.
+class KeptBlocks {
+ public:
+  explicit KeptBlocks(int64_t most_bytes);
+  ~KeptBlocks();
+  KeptBlocks(const KeptBlocks&) = delete;
+  KeptBlocks& operator=(const KeptBlocks&) = delete;
+
+ private:
+  size_t bytes_;
+};
+
+// Gives what is kept back to the system.
+void ReleaseKeptBlocks();
+
+// Bytes that are kept now.
+int64_t KeptBlockBytes();
+
+}  // namespace tempera::nn
