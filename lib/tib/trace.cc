@@ -4,6 +4,8 @@
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
 
+#include <algorithm>
+#include <deque>
 #include <set>
 #include <unordered_map>
 
@@ -48,20 +50,42 @@ Reach Behind(const Node* node, const std::unordered_map<const Node*, size_t>& la
   return reach;
 }
 
-// Parameters require gradients while it lives.
-class WithGradients {
+// While it lives, parameters require gradients and a layer's weight is a zero seen in its shape: the graph keeps
+// what it multiplies by, which for the weights of a large network would be gigabytes, and none are read.
+class Traced {
  public:
-  explicit WithGradients(const std::map<std::string, at::Tensor>& parameters) {
-    for (const auto& [name, p] : parameters)
-      if (p.defined() && !p.requires_grad()) changed_.push_back(p);
+  explicit Traced(Denoiser& network) : slots_(network.slots()) {
+    for (nn::Slot& slot : slots_) {
+      weights_.push_back(slot.weight);
+      if (!slot.weight.defined()) continue;
+      const auto options = slot.weight.options().dtype(at::kFloat).requires_grad(false);
+      at::Tensor zero = at::zeros({1}, options).expand(slot.weight.sizes()).detach();
+      leaf_of_[slot.weight.unsafeGetTensorImpl()] = zero.unsafeGetTensorImpl();
+      slot.weight = zero.set_requires_grad(true);
+    }
+    for (const auto& [name, p] : network.parameters())
+      if (p.defined() && !p.requires_grad() && !leaf_of_.contains(p.unsafeGetTensorImpl())) changed_.push_back(p);
     for (at::Tensor& p : changed_) p.set_requires_grad(true);
   }
-  ~WithGradients() {
+  ~Traced() {
     for (at::Tensor& p : changed_) p.set_requires_grad(false);
+    auto weight = weights_.begin();
+    for (nn::Slot& slot : slots_) slot.weight = *weight++;
+  }
+  Traced(const Traced&) = delete;
+  Traced& operator=(const Traced&) = delete;
+
+  // What stands for a parameter among the leaves of the graph.
+  const void* Leaf(const at::Tensor& parameter) const {
+    const void* own = parameter.unsafeGetTensorImpl();
+    const auto it = leaf_of_.find(own);
+    return it == leaf_of_.end() ? own : it->second;
   }
 
  private:
-  std::vector<at::Tensor> changed_;
+  std::deque<nn::Slot>& slots_;
+  std::vector<at::Tensor> weights_, changed_;
+  std::unordered_map<const void*, const void*> leaf_of_;
 };
 
 }  // namespace
@@ -69,11 +93,13 @@ class WithGradients {
 Result<TibTrace> TraceTib(Denoiser& network) {
   return nn::TorchEdge("temporal information block", [&]() -> Result<TibTrace> {
     const DenoiserInfo& info = network.info();
-    // The smallest picture that survives every halving; the graph does not depend on its size.
-    const int64_t height = info.height > 0 ? info.height : 64, width = info.width > 0 ? info.width : 64;
+    // A picture that survives every halving; the graph does not depend on its size.
+    constexpr int64_t kSide = 64;
+    const int64_t height = info.height > 0 ? std::min(info.height, kSide) : kSide,
+                  width = info.width > 0 ? std::min(info.width, kSide) : kSide;
     const auto options = at::TensorOptions(at::kFloat).device(network.device());
     const at::AutoGradMode mode(true);
-    const WithGradients parameters(network.parameters());
+    const Traced traced(network);
     const at::Tensor x = at::zeros({1, info.in_channels, height, width}, options).set_requires_grad(true);
     nn::ForwardContext ctx;
     ctx.timestep = at::ones({1}, options).set_requires_grad(true);
@@ -119,7 +145,7 @@ Result<TibTrace> TraceTib(Denoiser& network) {
       leaves.insert(reach[i].leaves.begin(), reach[i].leaves.end());
     }
     for (const auto& [name, p] : network.parameters())
-      if (p.defined() && leaves.contains(p.unsafeGetTensorImpl())) trace.parameters.push_back(name);
+      if (p.defined() && leaves.contains(traced.Leaf(p))) trace.parameters.push_back(name);
     if (trace.features != network.temporal_slots())
       return Internal("temporal information block: reachability finds ", trace.features.size(),
                       " feature layers, family ", info.family, " lists ", network.temporal_slots().size());
