@@ -55,7 +55,15 @@ Result<std::unique_ptr<Quantizer>> Quantizer::Create(const CallScope& scope, con
     // Prompts that calibration did not see leave its ranges; a row's own range costs nothing beside its
     // layer.
     for (const auto* slots : {&q->trace_.trunk, &q->trace_.features})
-      for (nn::Slot* slot : *slots) slot->dynamic = q->method_.temporal_apart && slot->activation_bits > 0;
+      for (nn::Slot* slot : *slots) {
+        slot->dynamic = q->method_.temporal_apart && slot->activation_bits > 0;
+        // These layers run once a request, and no cache can hold what its prompt adds: 8 bits for their weights
+        // cost next to nothing, where 4 leave a tenth of a feature wrong.
+        if (q->method_.refine_inputs && slot->weight_bits > 0 &&
+            std::none_of(spec.overrides.begin(), spec.overrides.end(),
+                         [&](const SlotOverride& o) { return o.slot == slot->name; }))
+          slot->weight_bits = 8;
+      }
     if (q->method_.temporal_apart)
       for (nn::Slot* slot : q->network_->tau_slots()) {
         slot->weight_bits = slot->activation_bits = 0;

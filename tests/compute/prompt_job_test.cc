@@ -239,6 +239,26 @@ TEST_F(PipelineJob, StableDiffusionXlMakesFeaturesOfEachRequest) {
   EXPECT_LT(MeanSquare(painted.picture, exact), MeanSquare(Paint(**full, request).picture, exact));
 }
 
+TEST_F(PipelineJob, TimeLayersThatReadThePromptKeepEightBits) {
+  const auto error_of = [&](const char* method) {
+    QuantRequest spec = Small();
+    spec.method = method;
+    spec.weight_bits = 4;
+    spec.max_iterations = 0;
+    spec.evaluation_pictures = 0;
+    const auto out = Run(spec, "sdxl", method);
+    EXPECT_TRUE(out.ok()) << out.status();
+    const auto engine = out.ok() ? Load(*out) : nullptr;
+    if (engine == nullptr) return 0.0;
+    double sum = 0;
+    for (const StepEvent& step : Paint(*engine, Ask("a prompt that calibration never saw", 1)).steps)
+      sum += step.temporal_feature_error.value_or(0);
+    return sum;
+  };
+  // Their step is a sixteenth of the 4-bit one; inputs and the features themselves have 8 bits in both.
+  EXPECT_LT(error_of("tfmq"), 0.5 * error_of("tfmq-paper"));
+}
+
 // Rows in passes of their own, one after the other or side by side.
 TEST_F(PipelineJob, RowsSideBySideAreTheSameRows) {
   const auto out = Run(Small(), "sd1", "a");
