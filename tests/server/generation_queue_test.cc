@@ -135,8 +135,12 @@ TEST_F(GenerationQueueTest, DestructionWaitsForWhatRunsAndDropsTheRest) {
   gate_.Close();
   ASSERT_TRUE(Push(0).ok());
   gate_.AwaitWaiting(1);
-  ASSERT_TRUE(Push(1).ok());
-  std::jthread opener([this] { gate_.Open(); });
+  // The gate opens when the waiting task is dropped, no sooner: it could still begin.
+  GenerationQueue::Task task{.model = "m", .steps = 10, .moved = [](int) {}, .start = nullptr};
+  task.start = [this, dropped = std::shared_ptr<void>(this, [this](void*) { gate_.Open(); })] {
+    finished_.Add();
+  };
+  ASSERT_TRUE(queue_->Push(std::move(task), [](const GenerationQueue::Place&) {}).ok());
   queue_.reset();
   EXPECT_EQ(finished_.count(), 1);
   lanes_.reset();
