@@ -3,48 +3,15 @@
 #include "kernels/rounding_step.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 
 #include "kernels/kernels.h"
-
-#define TEMPERA_INLINE [[gnu::always_inline]] inline
+#include "kernels/lane_math.h"
 
 namespace tempera::kernels {
 namespace {
 
 constexpr int64_t kRun = 256;  // weights that pass through the loops together
-
-// 2^y for |y| <= 126, to 2e-7 of itself.
-TEMPERA_INLINE float Exp2(float y) {
-  const float shift = 12582912.0f;  // 1.5 * 2^23: rounds to an integer
-  const float whole = (y + shift) - shift, f = y - whole;
-  float p = f * 1.5403530e-4f + 1.3333558e-3f;
-  p = p * f + 9.6181291e-3f;
-  p = p * f + 5.5504109e-2f;
-  p = p * f + 0.24022651f;
-  p = p * f + 0.69314718f;
-  p = p * f + 1.0f;
-  return std::bit_cast<float>(std::bit_cast<int32_t>(p) + (static_cast<int32_t>(whole) << 23));
-}
-
-// log2(x) for normal x > 0, to 2e-5.
-TEMPERA_INLINE float Log2(float x) {
-  const int32_t bits = std::bit_cast<int32_t>(x);
-  const auto exponent = static_cast<float>((bits >> 23) - 127);
-  const float m = std::bit_cast<float>((bits & 0x7fffff) | 0x3f800000);  // 1 to 2
-  float p = m * 0.043928627f - 0.40947559f;
-  p = p * m + 1.6101775f;
-  p = p * m - 3.5202188f;
-  p = p * m + 5.0697565f;
-  p = p * m - 2.7941536f;
-  return exponent + p;
-}
-
-TEMPERA_INLINE float Clamp(float x, float low, float high) {
-  x = x < low ? low : x;
-  return x > high ? high : x;
-}
 
 TEMPERA_INLINE float Sigmoid(float a) { return 1.0f / (1.0f + Exp2(Clamp(a * -1.4426950f, -126.0f, 126.0f))); }
 TEMPERA_INLINE float Stretched(float sigmoid) { return sigmoid * 1.2f - 0.1f; }
