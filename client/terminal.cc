@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <utility>
 
 #include "base/status.h"
 
@@ -19,7 +20,10 @@ void ProgressBar::Show(const std::string& stage, double fraction, const std::str
   char head[32];
   std::snprintf(head, sizeof head, "%3d %%  ", static_cast<int>(f * 100));
   if (width_ <= 0) {
-    out_ << head << stage << (detail.empty() ? "" : "  ") << detail << "\n" << std::flush;
+    std::string line = Cat(head, stage, detail.empty() ? "" : "  ", detail, "\n");
+    if (line == said_) return;
+    out_ << line << std::flush;
+    said_ = std::move(line);
     return;
   }
   constexpr int kBar = 24;

@@ -10,7 +10,7 @@
 namespace tempera {
 
 // One bar, drawn again in place on a terminal. Elsewhere a line when the stage changes and then at most every
-// 5 s. Thread-compatible.
+// 5 s, if it says something new. Thread-compatible.
 class ProgressBar {
  public:
   // A width of 0 means no terminal; otherwise its columns.
@@ -31,6 +31,7 @@ class ProgressBar {
   int width_;
   bool drawn_ = false;
   std::string stage_;
+  std::string said_;  // the last line where there is no terminal
   std::chrono::steady_clock::time_point last_{};
 };
 

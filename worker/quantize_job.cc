@@ -9,6 +9,7 @@
 #include "artifact/artifact.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "nn/large_blocks.h"
 #include "pipeline/load.h"
 #include "quant/quantizer.h"
 #include "quant/weights.h"
@@ -401,6 +402,7 @@ Result<QuantizeJobOutput> Run(const Job& job) {
   const std::string started = NowText();
   const auto quantize = [&](const QuantSpec& s, const std::filesystem::path& to,
                             Manifest& manifest) -> Result<MethodFacts> {
+    const nn::FreedMemoryRelease after;
     TEMPERA_ASSIGN(const Quantized q, QuantizeOne(job, s, checkpoints_of(s)));
     TEMPERA_TRY(MakeFolders(to, "artifact"));
     TEMPERA_TRY(WriteTensors(to / kWeightsFile, q.weights));
@@ -472,19 +474,23 @@ Result<QuantizeJobOutput> Run(const Job& job) {
 
   job.meter.Stage("evaluate");
   // One engine is loaded at a time. `bytes`: what it holds in memory.
-  const auto paint = [&](Result<std::shared_ptr<const Engine>> loaded, const QuantSpec& s, const char* what,
+  const auto paint = [&](const auto& load, const QuantSpec& s, const char* what,
                          std::optional<int64_t>& bytes) -> Result<PaintedPairs> {
-    TEMPERA_ASSIGN(const auto engine, std::move(loaded));
+    job.folder.ReleasePages();
+    TEMPERA_ASSIGN(const std::shared_ptr<const Engine> engine, load());
     bytes = engine->info().memory_bytes();
     return PaintPairs(job.scope, *engine, s, count, job.lanes,
                       [&](int64_t done, int64_t total) { job.meter.Unit(what, done, total); });
   };
+  const auto load_artifact = [&](const std::filesystem::path& at, const Manifest& of) {
+    return LoadArtifactAs(job.scope, at, of, "", {.metric = false});
+  };
   Measurements measurements;
   TEMPERA_ASSIGN(const PaintedPairs original,
-                 paint(LoadModelOf(job.scope, job.folder), spec, "full precision",
+                 paint([&] { return LoadModelOf(job.scope, job.folder); }, spec, "full precision",
                        measurements.full_precision_resident_bytes));
   TEMPERA_ASSIGN(const PaintedPairs quantized,
-                 paint(LoadArtifactAs(job.scope, folder, manifest, "", {.metric = false}), spec, "quantized",
+                 paint([&] { return load_artifact(folder, manifest); }, spec, "quantized",
                        measurements.quantized_resident_bytes));
   evaluation.pairs = original.pairs;
   if (spec.stage_bits == 8) {
@@ -519,7 +525,7 @@ Result<QuantizeJobOutput> Run(const Job& job) {
     std::optional<int64_t> bytes;
     TEMPERA_ASSIGN(
         PaintedPairs painted,
-        paint(LoadArtifactAs(job.scope, beside, of_other, "", {.metric = false}), other, "compared", bytes));
+        paint([&] { return load_artifact(beside, of_other); }, other, "compared", bytes));
     TEMPERA_ASSIGN(MethodResult result, ScoreMethod(job.scope, other, facts.temporal, original, painted,
                                                     scorer, why_none, job.lanes));
     evaluation.methods.push_back(std::move(result));
@@ -583,6 +589,7 @@ Result<QuantizeJobOutput> Run(const Job& job) {
 Result<QuantizeJobOutput> RunQuantizeJob(const CallScope& scope, const QuantizeJobInput& input, Lanes& lanes,
                                          const std::function<void(const JobProgress&)>& progress) {
   return nn::TorchEdge("quantize job", [&]() -> Result<QuantizeJobOutput> {
+    const nn::FreedMemoryRelease after;
     TEMPERA_ASSIGN(const ModelFolder folder, OpenModelFolder(input.model_folder));
     ProgressMeter meter(progress, 1 + static_cast<int64_t>(input.spec.compare.size()));
     const at::NoGradGuard guard;

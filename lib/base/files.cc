@@ -107,6 +107,10 @@ Result<std::shared_ptr<const MappedFile>> MappedFile::Open(const fs::path& path,
   return mapped;
 }
 
+void MappedFile::ReleasePages() const {
+  if (data_ != nullptr) (void)::madvise(const_cast<uint8_t*>(data_), size_, MADV_DONTNEED);  // a hint
+}
+
 MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(const_cast<uint8_t*>(data_), size_);
 }

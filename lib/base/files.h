@@ -41,6 +41,8 @@ class MappedFile {
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
   std::span<const uint8_t> bytes() const { return {data_, size_}; }
+  // Takes what has been read out of the process's memory; the next read brings it back.
+  void ReleasePages() const;
 
  private:
   MappedFile() = default;

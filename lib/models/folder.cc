@@ -182,6 +182,11 @@ Result<std::string> ModelFolder::Digest() const {
   return Sha256Hex(text);
 }
 
+void ModelFolder::ReleasePages() const {
+  network.weights->ReleasePages();
+  for (const ModelPart& stage : stages) stage.weights->ReleasePages();
+}
+
 namespace {
 
 // What stands beside model_index.json, if it does.

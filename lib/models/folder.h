@@ -61,6 +61,8 @@ struct ModelFolder {
   const ModelPart* Stage(std::string_view stage_name) const;
   // Of every configuration and all weights' bytes.
   Result<std::string> Digest() const;
+  // Takes what has been read of the weights out of the process's memory; the next read brings it back.
+  void ReleasePages() const;
 };
 // Reads configurations and maps weights; no tensor is read. InvalidArgument names the file, the field or the
 // part that is missing or of another class than the pipeline takes. NotFound for what has no model_index.json

@@ -1,6 +1,7 @@
 #include "nn/large_blocks.h"
 
 #include <c10/core/CPUAllocator.h>
+#include <malloc.h>
 #include <sys/mman.h>
 
 #include <mutex>
@@ -140,7 +141,12 @@ KeptBlocks::KeptBlocks(int64_t most_bytes) : bytes_(static_cast<size_t>(most_byt
 }
 KeptBlocks::~KeptBlocks() { Pool::Get().Withdraw(bytes_); }
 
-void ReleaseKeptBlocks() { Pool::Get().Release(); }
+void ReleaseFreedMemory() {
+  Pool::Get().Release();
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+}
 
 int64_t KeptBlockBytes() { return static_cast<int64_t>(Pool::Get().kept_bytes()); }
 

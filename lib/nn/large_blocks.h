@@ -20,8 +20,17 @@ class KeptBlocks {
   size_t bytes_;
 };
 
-// Gives what is kept back to the system.
-void ReleaseKeptBlocks();
+// Gives what is kept, and what malloc keeps of memory that was freed, back to the system: gibibytes after a
+// large network, whose tensors lie between others.
+void ReleaseFreedMemory();
+
+// Does it when it goes: declared before what holds the memory.
+struct FreedMemoryRelease {
+  FreedMemoryRelease() = default;
+  ~FreedMemoryRelease() { ReleaseFreedMemory(); }
+  FreedMemoryRelease(const FreedMemoryRelease&) = delete;
+  FreedMemoryRelease& operator=(const FreedMemoryRelease&) = delete;
+};
 
 // Bytes that are kept now.
 int64_t KeptBlockBytes();

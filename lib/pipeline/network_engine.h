@@ -5,6 +5,7 @@
 #include <atomic>
 
 #include "models/family.h"
+#include "nn/large_blocks.h"
 #include "pipeline/engine.h"
 #include "schedulers/scheduler.h"
 #include "stages/stages.h"
@@ -14,6 +15,7 @@ namespace tempera {
 
 class NetworkEngine final : public Engine {
  public:
+  nn::FreedMemoryRelease after_all_others_;
   EngineInfo info_;
   std::unique_ptr<Denoiser> network_;
   std::unique_ptr<Stages> stages_;

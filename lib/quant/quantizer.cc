@@ -2,7 +2,6 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Functions.h>
-#include <malloc.h>
 
 #include <atomic>
 #include <cmath>
@@ -224,11 +223,7 @@ void Quantizer::DropSimulated(const std::vector<nn::Slot*>& slots) {
 }
 
 void Quantizer::Trim() const {
-  if (!large_) return;
-  nn::ReleaseKeptBlocks();
-#ifdef __GLIBC__
-  malloc_trim(0);
-#endif
+  if (large_) nn::ReleaseFreedMemory();
 }
 
 void Quantizer::SimulateAll(bool activations) {

@@ -243,4 +243,8 @@ Result<std::string> WeightSource::Digest() const {
   return all.Hex();
 }
 
+void WeightSource::ReleasePages() const {
+  for (const auto& [name, file] : files_) file->ReleasePages();
+}
+
 }  // namespace tempera

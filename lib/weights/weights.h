@@ -69,6 +69,8 @@ class WeightSource {
   // SHA-256 over the digests (as text) of all weight files in name order: the identity of the weights. Reads
   // them all.
   Result<std::string> Digest() const;
+  // Takes what has been read of the files out of the process's memory; the next read brings it back.
+  void ReleasePages() const;
 
  private:
   friend class SafetensorsLoader;

@@ -13,6 +13,8 @@
 #include <atomic>
 #include <cerrno>
 #include <csignal>
+#include <cstdio>
+#include <fstream>
 
 #include "base/executors.h"
 #include "tests/base/temp_folder.h"
@@ -68,11 +70,38 @@ TEST(MappedFile, HoldsTheBytesOfTheFile) {
   EXPECT_EQ(std::string(mapped.begin(), mapped.end()), bytes);
 }
 
+// Pages of the mapping at `data` that the process holds, in KiB.
+int64_t HeldKiB(const void* data) {
+  char begin[32];
+  std::snprintf(begin, sizeof begin, "%lx-", reinterpret_cast<unsigned long>(data));
+  std::ifstream maps("/proc/self/smaps");
+  bool here = false;
+  for (std::string line; std::getline(maps, line);) {
+    here = here || line.starts_with(begin);
+    if (here && line.starts_with("Rss:")) return std::stoll(line.substr(4));
+  }
+  return -1;
+}
+
+TEST(MappedFile, ReleasedPagesComeBackWhenTheyAreRead) {
+  TempFolder folder;
+  const std::string bytes(1 << 20, 'c');
+  const auto file = MappedFile::Open(folder.Write("f", bytes), "f");
+  ASSERT_TRUE(file.ok()) << file.status();
+  const auto mapped = (*file)->bytes();
+  EXPECT_EQ(std::string(mapped.begin(), mapped.end()), bytes);
+  EXPECT_EQ(HeldKiB(mapped.data()), 1024);
+  (*file)->ReleasePages();
+  EXPECT_EQ(HeldKiB(mapped.data()), 0);
+  EXPECT_EQ(std::string(mapped.begin(), mapped.end()), bytes);
+}
+
 TEST(MappedFile, EmptyFileMapsToNoBytes) {
   TempFolder folder;
   const auto file = MappedFile::Open(folder.Write("f", ""), "f");
   ASSERT_TRUE(file.ok()) << file.status();
   EXPECT_TRUE((*file)->bytes().empty());
+  (*file)->ReleasePages();
 }
 
 TEST(MappedFile, RefusesFoldersAndMissingFiles) {

@@ -3,6 +3,9 @@
 #include <ATen/Functions.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <fstream>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -15,7 +18,7 @@ at::Tensor Bytes(int64_t n) { return at::empty({n}, at::kByte); }
 
 TEST(KeptBlocks, TheNextTensorOfTheSizeTakesTheMemory) {
   const KeptBlocks kept(64 * kMiB);
-  ReleaseKeptBlocks();
+  ReleaseFreedMemory();
   const void* first = nullptr;
   {
     at::Tensor t = Bytes(16 * kMiB).fill_(7);
@@ -30,14 +33,14 @@ TEST(KeptBlocks, TheNextTensorOfTheSizeTakesTheMemory) {
 
 TEST(KeptBlocks, AMuchSmallerOneDoesNot) {
   const KeptBlocks kept(64 * kMiB);
-  ReleaseKeptBlocks();
+  ReleaseFreedMemory();
   (void)Bytes(32 * kMiB);
   const at::Tensor half = Bytes(16 * kMiB);
   EXPECT_EQ(KeptBlockBytes(), 32 * kMiB);
 }
 
 TEST(KeptBlocks, TheOldestGoWhereTheLimitIsPassedAndAllWithTheLast) {
-  ReleaseKeptBlocks();
+  ReleaseFreedMemory();
   {
     const KeptBlocks kept(24 * kMiB), more(8 * kMiB);
     std::vector<at::Tensor> tensors;
@@ -66,6 +69,28 @@ TEST(KeptBlocks, TensorsOutliveTheLimitAndCrossThreads) {
   tensors.clear();
   EXPECT_EQ(KeptBlockBytes(), 0);
 }
+
+#ifdef __GLIBC__
+int64_t AnonymousMiB() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with("RssAnon:")) return std::stoll(line.substr(8)) / 1024;
+  return -1;
+}
+
+TEST(FreedMemoryRelease, GivesBackWhatLiesBelowMemoryInUse) {
+  const int64_t before = AnonymousMiB();
+  std::vector<std::vector<char>> blocks(4096);  // 128 MiB, each small enough for malloc's heap
+  {
+    const FreedMemoryRelease after;
+    for (auto& b : blocks) b.assign(32 << 10, 'x');
+    const int64_t all = AnonymousMiB();
+    std::for_each(blocks.begin(), blocks.end() - 1, [](auto& b) { std::vector<char>().swap(b); });
+    EXPECT_GT(AnonymousMiB(), all - 64) << "malloc gave it back itself: this test shows nothing";
+  }
+  EXPECT_LT(AnonymousMiB(), before + 64);
+}
+#endif
 
 }  // namespace
 }  // namespace tempera::nn
