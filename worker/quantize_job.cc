@@ -489,9 +489,8 @@ Result<QuantizeJobOutput> Run(const Job& job) {
   TEMPERA_ASSIGN(const PaintedPairs original,
                  paint([&] { return LoadModelOf(job.scope, job.folder); }, spec, "full precision",
                        measurements.full_precision_resident_bytes));
-  TEMPERA_ASSIGN(const PaintedPairs quantized,
-                 paint([&] { return load_artifact(folder, manifest); }, spec, "quantized",
-                       measurements.quantized_resident_bytes));
+  TEMPERA_ASSIGN(const PaintedPairs quantized, paint([&] { return load_artifact(folder, manifest); }, spec,
+                                                     "quantized", measurements.quantized_resident_bytes));
   evaluation.pairs = original.pairs;
   if (spec.stage_bits == 8) {
     TEMPERA_ASSIGN(evaluation.parts, MeasureParts(job.folder, folder, own.network, spec, job.plan,
@@ -523,9 +522,8 @@ Result<QuantizeJobOutput> Run(const Job& job) {
     TEMPERA_ASSIGN(const MethodFacts facts, quantize(other, beside, of_other));
     job.meter.Stage("evaluate");
     std::optional<int64_t> bytes;
-    TEMPERA_ASSIGN(
-        PaintedPairs painted,
-        paint([&] { return load_artifact(beside, of_other); }, other, "compared", bytes));
+    TEMPERA_ASSIGN(PaintedPairs painted,
+                   paint([&] { return load_artifact(beside, of_other); }, other, "compared", bytes));
     TEMPERA_ASSIGN(MethodResult result, ScoreMethod(job.scope, other, facts.temporal, original, painted,
                                                     scorer, why_none, job.lanes));
     evaluation.methods.push_back(std::move(result));

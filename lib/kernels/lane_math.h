@@ -1,6 +1,7 @@
-// Private to lib/kernels: elementary functions that a compiler makes vectors of in plain loops. Products and sums
-// alone, each rounded by itself where the file is compiled with -ffp-contract=off: the same numbers on every
-// instruction set. Always inlined, so that nothing of one instruction set is kept for callers on another machine.
+// Private to lib/kernels: elementary functions that a compiler makes vectors of in plain loops. Products and
+// sums alone, each rounded by itself where the file is compiled with -ffp-contract=off: the same numbers on
+// every instruction set. Always inlined, so that nothing of one instruction set is kept for callers on
+// another machine.
 #pragma once
 
 #include <bit>

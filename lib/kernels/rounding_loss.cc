@@ -1,5 +1,5 @@
-// The loss that scales are searched by: 80 candidates for every weight, so its power is a polynomial's. Written for
-// a compiler that makes vectors of plain loops.
+// The loss that scales are searched by: 80 candidates for every weight, so its power is a polynomial's.
+// Written for a compiler that makes vectors of plain loops.
 #include "kernels/rounding_loss.h"
 
 #include <algorithm>
@@ -11,8 +11,8 @@
 namespace tempera::kernels {
 namespace {
 
-// Weights whose losses are added in float, each to the sum of its place among kLanes: in the same order on every
-// machine.
+// Weights whose losses are added in float, each to the sum of its place among kLanes: in the same order on
+// every machine.
 constexpr int64_t kRun = 512, kLanes = 16;
 
 TEMPERA_INLINE double Loss(const float* w, int64_t count, float scale, int32_t zero, int32_t levels) {
@@ -43,8 +43,8 @@ double LossBaseline(const float* w, int64_t count, float scale, int32_t zero, in
                                         int32_t levels) {
   return Loss(w, count, scale, zero, levels);
 }
-[[gnu::target("avx512f,avx512bw,avx512vl,avx512dq,prefer-vector-width=512")]] double LossAvx512(const float* w, int64_t count, float scale,
-                                                      int32_t zero, int32_t levels) {
+[[gnu::target("avx512f,avx512bw,avx512vl,avx512dq,prefer-vector-width=512")]] double LossAvx512(
+    const float* w, int64_t count, float scale, int32_t zero, int32_t levels) {
   return Loss(w, count, scale, zero, levels);
 }
 #endif

@@ -1,5 +1,5 @@
-// Written for a compiler that makes vectors of plain loops; products and sums stay apart (CMakeLists.txt), so every
-// instruction set gives the same numbers.
+// Written for a compiler that makes vectors of plain loops; products and sums stay apart (CMakeLists.txt), so
+// every instruction set gives the same numbers.
 #include "kernels/rounding_step.h"
 
 #include <algorithm>
@@ -13,7 +13,9 @@ namespace {
 
 constexpr int64_t kRun = 256;  // weights that pass through the loops together
 
-TEMPERA_INLINE float Sigmoid(float a) { return 1.0f / (1.0f + Exp2(Clamp(a * -1.4426950f, -126.0f, 126.0f))); }
+TEMPERA_INLINE float Sigmoid(float a) {
+  return 1.0f / (1.0f + Exp2(Clamp(a * -1.4426950f, -126.0f, 126.0f)));
+}
 TEMPERA_INLINE float Stretched(float sigmoid) { return sigmoid * 1.2f - 0.1f; }
 
 TEMPERA_INLINE int64_t Step(const RoundingStep& s, const RoundingRow& r) {
@@ -35,7 +37,8 @@ TEMPERA_INLINE int64_t Step(const RoundingStep& s, const RoundingRow& r) {
     float* __restrict v = r.v + begin;
     float* __restrict soft = r.soft + begin;
     for (int64_t i = 0; i < n; ++i) {
-      const float sigmoid = Sigmoid(alpha[i]), stretched = Stretched(sigmoid), h = Clamp(stretched, 0.0f, 1.0f);
+      const float sigmoid = Sigmoid(alpha[i]), stretched = Stretched(sigmoid),
+                  h = Clamp(stretched, 0.0f, 1.0f);
       const float code = base[i] + h;
       float d = g[i] * scale;
       d = code < 0.0f ? 0.0f : d;

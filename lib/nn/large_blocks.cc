@@ -55,8 +55,7 @@ class Pool final : public c10::Allocator {
     Block block = Take(n);
     if (block.data == nullptr) {
       block.bytes = (n + kHugePage - 1) / kHugePage * kHugePage;
-      block.data =
-          mmap(nullptr, block.bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      block.data = mmap(nullptr, block.bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
       if (block.data == MAP_FAILED) return base_->allocate(n);  // says what is wrong
       (void)madvise(block.data, block.bytes, MADV_HUGEPAGE);    // a hint
       const std::lock_guard lock(mutex_);

@@ -6,9 +6,9 @@
 
 namespace tempera::nn {
 
-// While one lives, LibTorch's CPU tensors of 4 MiB and more keep their memory for the next one of about their size,
-// up to `most_bytes` of it (several add up): malloc gives such memory back to the system, which then clears every
-// page anew, half of the time that learning the rounding of a large block takes. Thread-safe.
+// While one lives, LibTorch's CPU tensors of 4 MiB and more keep their memory for the next one of about their
+// size, up to `most_bytes` of it (several add up): malloc gives such memory back to the system, which then
+// clears every page anew, half of the time that learning the rounding of a large block takes. Thread-safe.
 class KeptBlocks {
  public:
   explicit KeptBlocks(int64_t most_bytes);

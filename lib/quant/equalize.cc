@@ -45,7 +45,7 @@ at::Tensor PartGain(const nn::Slot& slot, const nn::SlotPart& part,
                     const std::vector<ChannelListener>& steps) {
   const at::Tensor w =
       slot.FloatWeight().narrow(1, part.begin, part.channels).reshape({slot.out_channels, part.channels, -1});
-  const at::Tensor norms = w.square().sum({0, 2});             // [C]
+  const at::Tensor norms = w.square().sum({0, 2});           // [C]
   const at::Tensor highest = w.amax(2), lowest = w.amin(2);  // [N, C]: all that a row's range needs
   const auto of_part = [&](const at::Tensor& t) { return t.narrow(0, part.begin, part.channels); };
   at::Tensor reach = at::zeros_like(norms), power = at::zeros_like(norms);

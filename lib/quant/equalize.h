@@ -1,5 +1,5 @@
-// Channel equalization: gains that bring a layer's input channels to a common range before they are quantized,
-// with the weight divided by them.
+// Channel equalization: gains that bring a layer's input channels to a common range before they are
+// quantized, with the weight divided by them.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -33,8 +33,8 @@ class ChannelListener : public nn::Listener {
   std::map<const nn::Slot*, ChannelStats> stats_;
 };
 
-// Sets the slot's gain to the one with the least estimated output error over all steps. Shortcuts and samplers
-// take each row's own range besides.
+// Sets the slot's gain to the one with the least estimated output error over all steps. Shortcuts and
+// samplers take each row's own range besides.
 void Equalize(nn::Slot& slot, const std::vector<ChannelListener>& steps);
 
 }  // namespace tempera

@@ -56,8 +56,8 @@ Result<std::unique_ptr<Quantizer>> Quantizer::Create(const CallScope& scope, con
     for (const auto* slots : {&q->trace_.trunk, &q->trace_.features})
       for (nn::Slot* slot : *slots) {
         slot->dynamic = q->method_.temporal_apart && slot->activation_bits > 0;
-        // These layers run once a request, and no cache can hold what its prompt adds: 8 bits for their weights
-        // cost next to nothing, where 4 leave a tenth of a feature wrong.
+        // These layers run once a request, and no cache can hold what its prompt adds: 8 bits for their
+        // weights cost next to nothing, where 4 leave a tenth of a feature wrong.
         if (q->method_.refine_inputs && slot->weight_bits > 0 &&
             std::none_of(spec.overrides.begin(), spec.overrides.end(),
                          [&](const SlotOverride& o) { return o.slot == slot->name; }))

@@ -73,7 +73,8 @@ class Quantizer {
                                                    const QuantSpec& spec, CalibrationPlan plan,
                                                    SpillStore spill, Lanes& lanes);
 
-  // 1. Latents of the full-precision sampler, and what input channels show on the way. Not exported: cheaper to repeat than to keep.
+  // 1. Latents of the full-precision sampler, and what input channels show on the way. Not exported: cheaper
+  // to repeat than to keep.
   Status Calibrate(const CallScope& scope, const StageProgress& progress);
   // 2. Scales and nearest codes of every weight.
   Status InitWeights(const CallScope& scope, const StageProgress& progress);
@@ -153,7 +154,7 @@ class Quantizer {
   const QuantMethod& method_;
   SpillStore spill_;
   Lanes& lanes_;
-  bool large_ = false;      // the weights that a simulation runs are made for each pass anew
+  bool large_ = false;  // the weights that a simulation runs are made for each pass anew
   std::unique_ptr<nn::KeptBlocks> kept_blocks_;  // where large
   int64_t shard_rows_ = 8;  // of one pass: the unit in which results are reproducible; 1 where large
   std::unique_ptr<Denoiser> network_;
@@ -161,7 +162,8 @@ class Quantizer {
   TibTrace trace_;
   CalibrationPlan plan_;
   CalibrationRows rows_;
-  std::vector<ChannelListener> channels_;  // [K], what calibration saw enter equalized layers; until InitWeights
+  std::vector<ChannelListener>
+      channels_;                 // [K], what calibration saw enter equalized layers; until InitWeights
   nn::Conditioning conditions_;  // columns of the tables
   FeatureTable exact_, layers_, chosen_;
   FeatureCache cache_;

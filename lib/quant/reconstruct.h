@@ -15,10 +15,10 @@
 namespace tempera {
 
 struct RoundingOptions {
-  // Cap. The schedule plans with half of it, or less where the loss stops falling early; the other half is for
-  // rounding that is not hard by then.
+  // Cap. The schedule plans with half of it, or less where the loss stops falling early; the other half is
+  // for rounding that is not hard by then.
   int max_iterations = 500;
-  double lambda = 0.01;      // of the regulariser, a sum over all weights (Source: TFMQ-DM, as the next two)
+  double lambda = 0.01;  // of the regulariser, a sum over all weights (Source: TFMQ-DM, as the next two)
   double beta_start = 20, beta_end = 2;
 };
 

@@ -50,8 +50,9 @@ Reach Behind(const Node* node, const std::unordered_map<const Node*, size_t>& la
   return reach;
 }
 
-// While it lives, parameters require gradients and a layer's weight is a zero seen in its shape: the graph keeps
-// what it multiplies by, which for the weights of a large network would be gigabytes, and none are read.
+// While it lives, parameters require gradients and a layer's weight is a zero seen in its shape: the graph
+// keeps what it multiplies by, which for the weights of a large network would be gigabytes, and none are
+// read.
 class Traced {
  public:
   explicit Traced(Denoiser& network) : slots_(network.slots()) {
@@ -64,7 +65,8 @@ class Traced {
       slot.weight = zero.set_requires_grad(true);
     }
     for (const auto& [name, p] : network.parameters())
-      if (p.defined() && !p.requires_grad() && !leaf_of_.contains(p.unsafeGetTensorImpl())) changed_.push_back(p);
+      if (p.defined() && !p.requires_grad() && !leaf_of_.contains(p.unsafeGetTensorImpl()))
+        changed_.push_back(p);
     for (at::Tensor& p : changed_) p.set_requires_grad(true);
   }
   ~Traced() {

@@ -11,7 +11,8 @@ namespace tempera::kernels {
 namespace {
 
 struct Weights {
-  explicit Weights(size_t count) : base(count), alpha(count), m(count), v(count), soft(count), g(count), g2(count) {
+  explicit Weights(size_t count)
+      : base(count), alpha(count), m(count), v(count), soft(count), g(count), g2(count) {
     std::mt19937 random(static_cast<unsigned>(count));
     std::normal_distribution<float> normal;
     for (size_t i = 0; i < count; ++i) {
@@ -66,20 +67,26 @@ TEST(RoundingStep, FollowsTheFormulas) {
   for (const float lambda : {0.0f, 0.01f}) {
     for (const float beta : {20.0f, 7.3f, 2.0f}) {
       Weights w(4099);
-      const RoundingStep step{
-          .rate = 0.05f, .correction1 = 0.271f, .correction2 = 0.003f, .lambda = lambda, .beta = beta, .top = 15};
+      const RoundingStep step{.rate = 0.05f,
+                              .correction1 = 0.271f,
+                              .correction2 = 0.003f,
+                              .lambda = lambda,
+                              .beta = beta,
+                              .top = 15};
       std::vector<double> alpha, soft;
       const int64_t hard = Exact(step, w, alpha, soft);
       // A value within float's rounding of a threshold may fall on its other side; the drawn ones do not.
       EXPECT_EQ(StepRounding(step, w.Row()), hard);
       for (size_t i = 0; i < alpha.size(); ++i) {
-        // Rounding of alpha itself, and of the step: the gradient's terms cancel to 1e-6 of their size, and beyond
-        // beta - 1 times the logarithm's 2e-5 of the regulariser's; Adam divides by a root that is at least
-        // sqrt(0.999 v / 0.003).
+        // Rounding of alpha itself, and of the step: the gradient's terms cancel to 1e-6 of their size, and
+        // beyond beta - 1 times the logarithm's 2e-5 of the regulariser's; Adam divides by a root that is at
+        // least sqrt(0.999 v / 0.003).
         const double root = std::sqrt(0.999 * w.v[i] / 0.003) + 1e-8;
-        const double gradient = 1e-6 * (1 + std::abs(w.g[i]) + std::abs(w.g2[i])) + 2 * lambda * beta * beta * 2e-5;
-        EXPECT_NEAR(w.alpha[i], alpha[i],
-                    3e-7 * (1 + std::abs(alpha[i])) + 0.05 / 0.271 * (gradient + 1e-6 * std::abs(w.m[i])) / root)
+        const double gradient =
+            1e-6 * (1 + std::abs(w.g[i]) + std::abs(w.g2[i])) + 2 * lambda * beta * beta * 2e-5;
+        EXPECT_NEAR(
+            w.alpha[i], alpha[i],
+            3e-7 * (1 + std::abs(alpha[i])) + 0.05 / 0.271 * (gradient + 1e-6 * std::abs(w.m[i])) / root)
             << i;
         // A slope of at most 0.3 from alpha; base + H - zero rounds at 2^-20 of a scale.
         EXPECT_NEAR(w.soft[i], soft[i], 0.37 * (0.3 * std::abs(w.alpha[i] - alpha[i]) + 2e-6)) << i;
@@ -91,7 +98,8 @@ TEST(RoundingStep, FollowsTheFormulas) {
 TEST(RoundingStep, IsTheSameOnEveryInstructionSet) {
   for (const size_t count : {1, 15, 16, 17, 255, 256, 257, 2880}) {
     Weights want(count);
-    const RoundingStep step{.rate = 0.05f, .correction1 = 0.1f, .correction2 = 0.001f, .lambda = 0.01f, .beta = 11};
+    const RoundingStep step{
+        .rate = 0.05f, .correction1 = 0.1f, .correction2 = 0.001f, .lambda = 0.01f, .beta = 11};
     const int64_t hard = RoundingStepKernels().back()(step, want.Row());
     for (const RoundingStepKernel kernel : RoundingStepKernels()) {
       Weights w(count);
