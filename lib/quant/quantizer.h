@@ -162,8 +162,8 @@ class Quantizer {
   TibTrace trace_;
   CalibrationPlan plan_;
   CalibrationRows rows_;
-  std::vector<ChannelListener>
-      channels_;                 // [K], what calibration saw enter equalized layers; until InitWeights
+  // [K], what calibration saw enter equalized layers; until InitWeights.
+  std::vector<ChannelListener> channels_;
   nn::Conditioning conditions_;  // columns of the tables
   FeatureTable exact_, layers_, chosen_;
   FeatureCache cache_;
