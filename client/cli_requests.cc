@@ -7,6 +7,7 @@
 
 #include "client/cli_options.h"
 #include "client/json_view.h"
+#include "text/unicode.h"
 
 namespace tempera {
 namespace {
@@ -57,6 +58,16 @@ google::protobuf::Struct SchedulerOptions(const std::vector<std::string>& option
   const auto read = google::protobuf::util::JsonStringToMessage(OneLine(object), &message);
   if (!read.ok()) throw CLI::ValidationError("--scheduler-option", std::string(read.message()));
   return message;
+}
+
+// Text that a message can carry.
+CLI::Validator Utf8Text() {
+  return CLI::Validator(
+      [](const std::string& text) {
+        const auto at = FindInvalidUtf8(text);
+        return at ? Cat("not valid UTF-8 at byte ", *at) : std::string();
+      },
+      "");
 }
 
 }  // namespace
@@ -115,7 +126,8 @@ void AddQuantize(App& app, Typed& typed) {
       ->allow_extra_args(false);
   c->add_option("--prompt", o->prompts,
                 "A prompt to calibrate and evaluate on (default: the model's, or neutral ones); repeatable")
-      ->allow_extra_args(false);
+      ->allow_extra_args(false)
+      ->check(Utf8Text());
   c->add_option("--prompts-file", o->prompts_file, "The same, one prompt a line")->check(CLI::ExistingFile);
   c->add_option("--guidance", o->guidance, "Guidance scale of calibration and evaluation");
   c->add_option("--width", o->width, "Width of the calibration pictures, pixels (default: the model's)");
@@ -180,8 +192,14 @@ void AddQuantize(App& app, Typed& typed) {
     for (const std::string& v : o->prompts) spec.add_prompts(v);
     if (!o->prompts_file.empty()) {
       std::ifstream lines(o->prompts_file);
-      for (std::string line; std::getline(lines, line);)
+      int number = 0;
+      for (std::string line; std::getline(lines, line);) {
+        ++number;
+        if (const auto at = FindInvalidUtf8(line))
+          throw CLI::ValidationError("--prompts-file",
+                                     Cat("line ", number, ": not valid UTF-8 at byte ", *at));
         if (!line.empty()) spec.add_prompts(line);
+      }
     }
     Set(o->guidance, [&](double v) { spec.set_guidance(v); });
     Set(o->height, [&](int64_t v) { spec.set_height(v); });
@@ -219,10 +237,13 @@ void AddGenerate(App& app, Typed& typed) {
                ->footer(kGenerateFooter);
   c->add_option("REF", o->ref, "Artifact id, alias, or folder of a full-precision model")->required();
   c->add_option("--class", o->class_label, "Class label; a class-conditional model needs one");
-  c->add_option("--prompt", o->prompt, "What the picture shall show; a text-to-image model needs it");
-  c->add_option("--prompt-2", o->prompt_2, "The prompt of SDXL's second text encoder (default: the same)");
-  c->add_option("--negative-prompt", o->negative, "What it shall not show");
-  c->add_option("--negative-prompt-2", o->negative_2, "The same for SDXL's second text encoder");
+  c->add_option("--prompt", o->prompt, "What the picture shall show; a text-to-image model needs it")
+      ->check(Utf8Text());
+  c->add_option("--prompt-2", o->prompt_2, "The prompt of SDXL's second text encoder (default: the same)")
+      ->check(Utf8Text());
+  c->add_option("--negative-prompt", o->negative, "What it shall not show")->check(Utf8Text());
+  c->add_option("--negative-prompt-2", o->negative_2, "The same for SDXL's second text encoder")
+      ->check(Utf8Text());
   c->add_option("--guidance", o->guidance, "How strongly the prompt is followed; 1 or less: no guidance");
   c->add_option("--guidance-rescale", o->rescale,
                 "Draw guided output back to the spread of plain one, 0 to 1");

@@ -15,7 +15,7 @@ namespace tempera {
 
 class NetworkEngine final : public Engine {
  public:
-  nn::FreedMemoryRelease after_all_others_;
+  nn::FreedMemoryRelease after_all_others_;  // members go in the opposite order
   EngineInfo info_;
   std::unique_ptr<Denoiser> network_;
   std::unique_ptr<Stages> stages_;

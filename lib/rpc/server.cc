@@ -32,8 +32,10 @@ std::string_view CodeClass(grpc::StatusCode code) {
   }
 }
 
+constexpr char kUnknownMethod[] = "unknown";
+
 // Lives as long as one call: counts it, and sees to it that every error carries details, also those that gRPC
-// makes (a message that cannot be parsed).
+// makes. A message of a method that is offered but cannot be parsed is UNIMPLEMENTED to gRPC, without a word.
 class CallCounter final : public grpc::experimental::Interceptor {
  public:
   CallCounter(Metrics& metrics, std::string method) : metrics_(metrics), method_(std::move(method)) {
@@ -48,9 +50,17 @@ class CallCounter final : public grpc::experimental::Interceptor {
   void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
     using grpc::experimental::InterceptionHookPoints;
     if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_STATUS)) {
-      const grpc::Status status = methods->GetSendStatus();
+      grpc::Status status = methods->GetSendStatus();
+      if (!status.ok() && status.error_details().empty()) {
+        const bool unparsed = status.error_code() == grpc::StatusCode::UNIMPLEMENTED &&
+                              status.error_message().empty() && method_ != kUnknownMethod;
+        status =
+            ToGrpc(unparsed ? InvalidArgument("request: cannot be parsed, want a message of the method's "
+                                              "type whose strings are valid UTF-8")
+                            : FromGrpc(status));
+        methods->ModifySendStatus(status);
+      }
       code_ = status.error_code();
-      if (!status.ok() && status.error_details().empty()) methods->ModifySendStatus(ToGrpc(FromGrpc(status)));
     }
     methods->Proceed();
   }
@@ -70,7 +80,7 @@ class CallCounterFactory final : public grpc::experimental::ServerInterceptorFac
     std::string_view method = info->method() == nullptr ? "" : info->method();
     if (method.starts_with('/')) method.remove_prefix(1);
     // Clients can name any method: those that nobody offers share one label.
-    return new CallCounter(metrics_, known_.contains(method) ? std::string(method) : "unknown");
+    return new CallCounter(metrics_, known_.contains(method) ? std::string(method) : kUnknownMethod);
   }
 
  private:

@@ -513,6 +513,8 @@ TEST_F(Cli, WrongCommandLinesAreUsageErrors) {
       {"report", "x"},
       {"completion", "fish"},
       {"generate", "x", "--server", "nowhere"},
+      {"generate", "x", "--negative-prompt", "\xff"},
+      {"quantize", "x", "--prompt", "a", "--prompt", "caf\xe9"},
   };
   for (const auto& args : wrong) {
     const Ended r = Call(args);
@@ -527,6 +529,12 @@ TEST_F(Cli, UsageErrorsNameTheWordAndKeepToJson) {
   EXPECT_THAT(Call({}).err, HasSubstr("command: is missing, want one of quantize"));
   EXPECT_THAT(Call({"jobs", "lost"}).err, HasSubstr("command: got lost, want one of list, show"));
   EXPECT_THAT(Call({"generate", "x", "--seed", "-1"}).err, HasSubstr("got -1, want a whole number"));
+  EXPECT_THAT(Call({"generate", "x", "--prompt", "ab\xff"}).err,
+              HasSubstr("--prompt: not valid UTF-8 at byte 2"));
+  const std::string prompts = (cwd_ / "prompts.txt").string();
+  std::ofstream(prompts) << "a cat\n\nbad \xff\n";
+  EXPECT_THAT(Call({"quantize", "x", "--prompts-file", prompts}).err,
+              HasSubstr("--prompts-file: line 3: not valid UTF-8 at byte 4"));
   for (const auto& args : {std::vector<std::string>{"--json", "nonsense"},
                            {"quantize", "--json"},
                            {"--json", "generate", "x", "--steps", "many"}}) {

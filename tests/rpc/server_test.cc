@@ -131,11 +131,15 @@ TEST_F(ServerTest, ErrorsCarryDetails) {
   EXPECT_EQ(Reason(FromGrpc(status)), kInvalidField);
 }
 
-// gRPC itself refuses what does not parse; details are put on on the way out.
-TEST_F(ServerTest, UnparsableMessagesAreErrorsWithDetails) {
-  const grpc::Status status = Raw("/tempera.v1.ArtifactService/GetArtifact", "\xff\xff\xff\xff");
-  EXPECT_FALSE(status.ok());
-  EXPECT_TRUE(Reason(FromGrpc(status))) << status.error_message();
+// gRPC itself refuses what does not parse; the code, a text and details are put on on the way out. The second
+// is a string that is not UTF-8.
+TEST_F(ServerTest, UnparsableMessagesAreInvalidArguments) {
+  for (const char* bytes : {"\xff\xff\xff\xff", "\x0a\x01\xff"}) {
+    const grpc::Status status = Raw("/tempera.v1.ArtifactService/GetArtifact", bytes);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+    EXPECT_NE(status.error_message().find("UTF-8"), std::string::npos) << status.error_message();
+    EXPECT_TRUE(Reason(FromGrpc(status)));
+  }
   std::string answer;
   EXPECT_TRUE(Raw("/tempera.v1.ArtifactService/GetArtifact", "\x0a\x01x", &answer).ok());
   EXPECT_FALSE(answer.empty());
